@@ -1,0 +1,55 @@
+"""Functional Bayesian deep learning for JAX and Flax.
+
+A model is a prior over the weights of a network and a likelihood of the data given the network's outputs. An inference
+algorithm turns it into a posterior: anything that can draw the network's weights. Predict pushes draws through the
+network and keeps running moments; uncertainty splits them.
+"""
+
+from bdl import families, inference, likelihoods, networks, noise, posteriors, priors
+from bdl._bind import bind
+from bdl._learned import learned, partition
+from bdl.checkpoint import load, save
+from bdl.fit import Fitted, fit
+from bdl.function_draw import function_draw
+from bdl.kl import kl
+from bdl.log_predictive import log_predictive
+from bdl.model import Model
+from bdl.networks import from_linen, from_nnx, network
+from bdl.objectives import ElboTerms, elbo
+from bdl.posteriors import variational
+from bdl.predict import predict
+from bdl.summary import summary
+from bdl.uncertainty import ClassPrediction, Prediction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClassPrediction",
+    "ElboTerms",
+    "Fitted",
+    "Model",
+    "Prediction",
+    "bind",
+    "elbo",
+    "families",
+    "fit",
+    "from_linen",
+    "from_nnx",
+    "function_draw",
+    "inference",
+    "kl",
+    "learned",
+    "likelihoods",
+    "load",
+    "log_predictive",
+    "network",
+    "networks",
+    "noise",
+    "partition",
+    "posteriors",
+    "predict",
+    "priors",
+    "save",
+    "summary",
+    "variational",
+]

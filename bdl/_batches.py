@@ -1,0 +1,137 @@
+"""Where the batches of a fit come from: arrays that stay on the device, shuffled, or an iterator of the host."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from bdl._keys import derive
+from bdl._paths import named_leaves
+from bdl._tree_file import describe
+
+Position = tuple[jax.Array, jax.Array]  # the epoch, and how many of its examples were used
+
+_ROUNDS = 16
+
+
+class ArrayBatches(eqx.Module):
+    """The endless stream of a data set's examples, in a fresh order every epoch, cut into batches of one size.
+
+    A batch may straddle two epochs, so none is ragged and every example is seen equally often.
+
+    Attributes:
+        data: (x, y), pytrees of arrays with examples along axis 0.
+        batch_size: examples per batch; of the data set's size, a batch is the data set in its own order.
+    """
+
+    data: Any
+    batch_size: int = eqx.field(static=True)
+
+    @property
+    def num_data(self) -> int:
+        """The number of examples."""
+        return len(jax.tree.leaves(self.data)[0])
+
+    def example(self) -> Any:
+        """Some batch, for its shapes."""
+        return jax.tree.map(lambda a: a[: self.batch_size], self.data)
+
+    def take(self, key: jax.Array, position: Position) -> tuple[Any, Position]:
+        """The batch at a position of the stream, and the position behind it."""
+        size = self.num_data
+        if self.batch_size == size:
+            return self.data, position
+        epoch, used = position
+        words = [jax.random.bits(derive(key, "epoch", epoch + i), (_ROUNDS,)) for i in range(2)]
+        place = used + jnp.arange(self.batch_size)
+        over = place >= size
+        order = jnp.where(over, words[1][:, None], words[0][:, None])
+        index = permute(order, jnp.where(over, place - size, place), size)
+        batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), self.data)
+        used = used + self.batch_size
+        return batch, (epoch + (used >= size), used % size)
+
+
+def permute(words: jax.Array, place: jax.Array, size: int) -> jax.Array:
+    """Elements of a random permutation of 0, ..., size - 1: those at `place` alone, without a sort.
+
+    The swap-or-not shuffle: a round pairs every x with its mirror image k - x modulo `size`, and a hash of the pair
+    says whether the two change places.
+
+    Args:
+        words: uint32[rounds, ...], random; any choice gives a permutation.
+        place: int[...], within [0, size).
+        size: the number of elements.
+
+    Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012.
+    """
+    n = jnp.uint32(size)
+    x = place.astype(jnp.uint32)
+    for word in words:
+        k = word % n
+        mirror = jnp.where(k >= x, k - x, k + (n - x))
+        mixed = (jnp.maximum(x, mirror) + word) * jnp.uint32(0x9E3779B1)
+        mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA77)
+        x = jnp.where(mixed >> 31 == 1, mirror, x)
+    return x.astype(jnp.int32)
+
+
+class HostBatches:
+    """The batches of an iterable, which is started again when it ends, if it can be.
+
+    Args:
+        data: an iterable of (x, y), each of the shapes and dtypes of the first.
+
+    Raises:
+        TypeError: it gives something else.
+        ValueError: there is no batch, or one of another shape.
+    """
+
+    def __init__(self, data: Iterable[Any]):
+        stream = _stream(data)
+        self._first = next(stream, None)
+        if self._first is None:
+            raise ValueError("the iterable of batches is empty. Pass one that gives pairs (x, y).")
+        self._stream = itertools.chain([self._first], stream)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._stream
+
+    def example(self) -> Any:
+        """Some batch, for its shapes."""
+        return self._first
+
+
+def _stream(data: Iterable[Any]) -> Iterator[Any]:
+    shapes, count, iterator = None, 0, iter(data)
+    while True:
+        before = count
+        for pair in iterator:
+            if not (isinstance(pair, tuple | list) and len(pair) == 2):
+                raise TypeError(
+                    f"an iterable of batches must give pairs (x, y), this one gives {type(pair).__name__}. "
+                    "A whole data set goes in as the tuple of arrays (x, y)."
+                )
+            batch = jax.tree.map(jnp.asarray, tuple(pair))
+            shapes = shapes or _shapes(batch)
+            if _shapes(batch) != shapes:
+                raise ValueError(
+                    f"batch {count} of the iterable has {_shapes(batch)}, the first had {shapes}. Another shape would "
+                    "compile the training step again: drop the last batch of an epoch, or fill it up."
+                )
+            count += 1
+            yield batch
+        again = iter(data)
+        if count == before or again is iterator:
+            return
+        iterator = again
+
+
+def _shapes(batch: Any) -> str:
+    parts = zip("xy", map(named_leaves, batch), strict=True)
+    return " and ".join(
+        f"{name}{path and f'[{path}]'} {describe(a)}" for name, part in parts for path, a in part.items()
+    )

@@ -1,0 +1,93 @@
+"""What all functions over draws of a posterior share: draw `index`, how many, how many at once."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bdl._keys import derive
+from bdl._paths import named_leaves
+from bdl.model import Model
+from bdl.objectives import draw_outputs
+
+# Rows of activations, draws times examples, that keep a device busy.
+_ROWS_HOST, _ROWS_ACCELERATOR = 256, 16384
+
+
+def draw(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, jax.Array]:
+    """The network's outputs for draw `index` of the caller's key, and the key of the draw."""
+    draw_key = derive(key, "predict", index)
+    outputs, _ = draw_outputs(draw_key, posterior, model, x, noise=noise)
+    return outputs, draw_key
+
+
+def each(function: Any, index: jax.Array) -> Any:
+    """`function` at each index of a chunk, along a new axis 0."""
+    if index.shape[0] == 1:  # without a batch axis the program is the plain network's
+        return jax.tree.map(lambda a: a[None], function(index[0]))
+    return jax.vmap(function)(index)
+
+
+def is_enumerated(posterior: Any, model: Model) -> bool:
+    """Whether the posterior has finitely many members, of which each is used once; point masses are one."""
+    return hasattr(posterior, "families") and not posterior.families and not model.network.stochastic
+
+
+def check_counts(verb: str, posterior: Any, model: Model, num_samples: int | None, chunk_size: int | None) -> int:
+    """The number of draws; 1 for a posterior of point masses.
+
+    Raises:
+        ValueError: a count is below one, or missing for a random posterior.
+    """
+    for name, count in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+        if count is not None and (not isinstance(count, int | np.integer) or count < 1):
+            raise ValueError(f"{verb}: expected {name} as a whole number of at least 1, got {count!r}.")
+    if is_enumerated(posterior, model):
+        return 1
+    if num_samples is None:
+        raise ValueError(f"{verb}: this posterior is random. Say how many draws to take, such as num_samples=100.")
+    return int(num_samples)
+
+
+def default_chunk(x: Any) -> int:
+    """Draws at once for these inputs: as many as fill the device, measured in rows of activations."""
+    # A device with memory of its own is an accelerator, on which small programs wait for each other.
+    rows = _ROWS_HOST if jax.local_devices()[0].memory_stats() is None else _ROWS_ACCELERATOR
+    examples = max([a.shape[0] for a in jax.tree.leaves(x) if a.ndim] or [1])
+    return max(1, rows // max(examples, 1))
+
+
+def refuse_still(key: Any, posterior: Any, model: Model, x: Any) -> None:
+    """Raise where outputs that are the same for all draws cannot be chance.
+
+    Raises:
+        ValueError: the drawn weights differ, or no family can move.
+    """
+    from bdl._bind import bind
+
+    posterior, _ = bind(posterior, model, x)
+    families = getattr(posterior, "families", {})
+    still = {path: why for path, family in families.items() if (why := _cannot_move(family))}
+    if families and len(still) == len(families) and not model.network.stochastic:
+        named = ", ".join(f"{path} ({why})" for path, why in still.items())
+        raise ValueError(
+            f"predict: no draw can differ from another: {named}. Give a rate or a scale above 0, or pass check=False."
+        )
+    draws = [named_leaves(posterior.sample(derive(key, "predict", i))) for i in range(2)]
+    differ = [path for path in draws[0] if bool(jnp.any(draws[0][path] != draws[1][path]))]
+    if differ or model.network.stochastic:
+        what = f"the drawn weights differ ({', '.join(differ)})" if differ else "its own layers are to draw"
+        raise ValueError(
+            f"predict: the network's outputs are the same for all draws although {what}: they do not reach the "
+            "outputs. Check that the network uses its `params` argument and that inputs are not all zero, or pass "
+            "check=False."
+        )
+
+
+def _cannot_move(family: Any) -> str:
+    for name in ("rate", "scale"):
+        value = getattr(family, name, None)
+        if value is not None and not np.any(np.asarray(value)):
+            return f"{name} 0"
+    return ""

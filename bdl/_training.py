@@ -1,0 +1,191 @@
+"""The compiled parts of a fit: its start, a block of steps, a look at held-out data, and all of it as one program."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from bdl._batches import ArrayBatches, Position
+from bdl._bind import bind
+from bdl._keys import derive
+from bdl.inference._base import Algorithm
+
+
+class HeldOut(eqx.Module):
+    """How a run is scored on held-out data.
+
+    Attributes:
+        data: (x, y).
+        score: `score(key, posterior, model, data)`, higher is better.
+        every: the steps between two looks.
+        patience: the looks without a better score that end the run; `None` for no end.
+    """
+
+    data: Any
+    score: Callable[..., jax.Array] = eqx.field(static=True)
+    every: int = eqx.field(static=True)
+    patience: int | None = eqx.field(static=True)
+
+
+class Plan(eqx.Module):
+    """What stays as it is throughout a fit; `batches` is `None` where they come from the host."""
+
+    algorithm: Algorithm = eqx.field(static=True)
+    key: jax.Array
+    batches: ArrayBatches | None
+    held_out: HeldOut | None
+
+
+class Run(eqx.Module):
+    """What the next step needs.
+
+    Attributes:
+        state: the algorithm's.
+        step: the steps done.
+        position: in the stream of batches.
+        alive: whether it goes on; False after a non-finite step, or when patience has run out.
+        best: posterior and model of the best look at held-out data; `None` in a fit without.
+        best_score: their score; -inf before the first look.
+        waited: looks since the best one.
+    """
+
+    state: Any
+    step: jax.Array
+    position: Position
+    alive: jax.Array
+    best: Any
+    best_score: jax.Array
+    waited: jax.Array
+
+    def result(self) -> tuple[Any, Any]:
+        """The posterior and the model to hand back: the best ones if there was a look, else the last."""
+        last = (self.state.posterior, self.state.model)
+        return last if self.best is None else _where(self.best_score > -jnp.inf, self.best, last)
+
+
+@eqx.filter_jit
+def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int) -> Run:
+    """The run before its first step; it shares no memory with the arguments, as `block` gives its memory away."""
+    posterior, model = bind(posterior, model, x)
+    state = plan.algorithm.init(derive(plan.key, "init"), posterior, model, num_data=num_data)
+    zero = jnp.zeros((), jnp.int32)
+    return Run(
+        state=jax.tree.map(_copy, state),
+        step=zero,
+        position=(zero, zero),
+        alive=jnp.array(True),
+        best=None if plan.held_out is None else jax.tree.map(_copy, (state.posterior, state.model)),
+        best_score=jnp.array(-jnp.inf, jnp.float32),
+        waited=zero,
+    )
+
+
+@eqx.filter_jit
+def advance(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
+    """One step and its info. A non-finite step changes no state and is the last; the info of later ones is NaN."""
+    state, info = plan.algorithm.step(derive(plan.key, "fit", run.step), run.state, batch)
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(info)]).all()
+    alive = run.alive & finite
+    info = jax.tree.map(lambda a: jnp.where(run.alive, a, jnp.nan).astype(jnp.float32), info)
+    run = dataclasses.replace(run, state=_where(alive, state, run.state), step=run.step + run.alive, alive=alive)
+    return run, info
+
+
+def info_shapes(plan: Plan, batch: Any, run: Run) -> Any:
+    """The shapes of a step's info."""
+    return eqx.filter_eval_shape(advance, plan, batch, run)[1]
+
+
+@eqx.filter_jit(donate="all-except-first")
+def single(plan_and_batch: tuple[Plan, Any], run: Run) -> tuple[Run, Any]:
+    """One step on a batch from the host."""
+    return advance(*plan_and_batch, run)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def block(plan_and_sizes: tuple[Plan, jax.Array, int], run: Run) -> tuple[Run, Any]:
+    """A block of `count` steps, and their infos at the start of `capacity` places: one program for every count."""
+    plan, count, capacity = plan_and_sizes
+    return _steps(plan, count, run, _places(plan, capacity, run), 0)
+
+
+@eqx.filter_jit
+def look(plan: Plan, run: Run) -> tuple[Run, jax.Array]:
+    """Score the run, keep its posterior and model if they are the best so far, end it if patience has run out.
+
+    Every look uses the same key, so that scores differ by what was learned and not by the draws.
+    """
+    held_out, now = plan.held_out, (run.state.posterior, run.state.model)
+    score = held_out.score(derive(plan.key, "held out"), *now, held_out.data)
+    score = jnp.where(run.alive, score, jnp.nan).astype(jnp.float32)
+    better = score > run.best_score
+    waited = jnp.where(better, 0, run.waited + 1)
+    run = dataclasses.replace(
+        run,
+        alive=run.alive if held_out.patience is None else run.alive & (waited < held_out.patience),
+        best=_where(better, now, run.best),
+        best_score=jnp.where(better, score, run.best_score),
+        waited=waited,
+    )
+    return run, score
+
+
+@eqx.filter_jit
+def whole(plan: Plan, num_steps: int, run: Run) -> tuple[Run, Any, jax.Array]:
+    """All steps and looks as one program: the run, the infos and the held-out scores."""
+    every = num_steps + 1 if plan.held_out is None else plan.held_out.every
+    full, rest = divmod(num_steps, every)
+
+    def leg(i: Any, count: int, carry: tuple[Run, Any, jax.Array]) -> tuple[Run, Any, jax.Array]:
+        run, infos, scores = carry
+        run, infos = _steps(plan, count, run, infos, i * every)
+        if plan.held_out is None:
+            return run, infos, scores
+        run, score = look(plan, run)
+        return run, infos, scores.at[i].set(score)
+
+    num_looks = 0 if plan.held_out is None else full + (rest > 0)
+    carry = (run, _places(plan, num_steps, run), jnp.full(num_looks, jnp.nan))
+    carry = _loop(full, lambda i, carry: leg(i, every, carry), carry) if full else carry
+    return leg(full, rest, carry) if rest else carry
+
+
+def _places(plan: Plan, size: int, run: Run) -> Any:
+    shapes = info_shapes(plan, plan.batches.example(), run)
+    return jax.tree.map(lambda a: jnp.full((size, *a.shape), jnp.nan, jnp.float32), shapes)
+
+
+def _steps(plan: Plan, count: Any, run: Run, infos: Any, at: Any) -> tuple[Run, Any]:
+    """`count` steps, whose infos go to the places from `at` on."""
+
+    def one(i: jax.Array, carry: tuple[Run, Any]) -> tuple[Run, Any]:
+        run, infos = carry
+        batch, position = plan.batches.take(plan.key, run.position)
+        run, info = advance(plan, batch, run)
+        infos = jax.tree.map(lambda places, value: places.at[at + i].set(value), infos, info)
+        return dataclasses.replace(run, position=position), infos
+
+    return _loop(count, one, (run, infos))
+
+
+def _loop(count: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
+    """`jax.lax.fori_loop` over a tree that may hold functions and names beside arrays."""
+    arrays, others = eqx.partition(init, eqx.is_array)
+    step = lambda i, arrays: eqx.filter(body(i, eqx.combine(arrays, others)), eqx.is_array)
+    return eqx.combine(jax.lax.fori_loop(0, count, step, arrays), others)
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o) if eqx.is_array(n) else n, new, old)
+
+
+def _copy(leaf: Any) -> Any:
+    """A copy in memory of its own, of a type that does not depend on where the leaf came from."""
+    if not eqx.is_array_like(leaf):
+        return leaf
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.copy(leaf)
+    return jnp.array(leaf, dtype=jax.dtypes.result_type(leaf))

@@ -1,0 +1,44 @@
+"""What a family is: an approximate posterior over one weight array."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+from bdl.networks._use import Use, matrix_use
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A distribution over one weight array, as an `equinox.Module`.
+
+    Its array fields are learned, unless they are declared with `bdl.families.fixed_field()`. What is constrained is
+    stored unconstrained (`log_scale`) and offered as a property (`scale`).
+
+    Two members are required, the others make it faster or more exact where they exist:
+
+    * `log_prob(w) -> scalar` and `entropy() -> scalar`, in nats, for the KL to priors without a closed form;
+    * `distribution`, a numpyro distribution over the entries, for numpyro's registry of closed-form KLs;
+    * `kl(distribution) -> scalar`, its own closed form to a numpyro distribution over the entries;
+    * `local(key, x, linear) -> [B, P', O]`, the result of the linear operation `linear(x, w)` with an own draw of `w`
+      for each of the B examples; see `bdl.noise.Linear`;
+    * `bind(use) -> Family`, told how the network uses the array; see `bdl.networks.Use`.
+    """
+
+    @property
+    def mean(self) -> jax.Array:
+        """E[w], of the array's shape."""
+        ...
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw of the array."""
+        ...
+
+
+def is_family(node: Any) -> bool:
+    """Whether a leaf of a posterior is a family, and not a plain array (a point mass)."""
+    return hasattr(node, "sample") and hasattr(node, "mean")
+
+
+def use_of(family: Any, shape: tuple[int, ...]) -> Use:
+    """How the network uses the family's array: as bound, or by the convention of `matrix_use`."""
+    return family.use if family.use is not None else matrix_use(shape)

@@ -1,0 +1,119 @@
+"""Dropout as a variational posterior: Monte Carlo dropout."""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from bdl import _random
+from bdl._learned import Learned, fixed_field
+from bdl.families._base import use_of
+from bdl.networks._use import Use
+
+
+class BernoulliDropout(eqx.Module):
+    """Each row of the array, all weights that leave one input unit, is dropped with probability `rate`. Made by `bernoulli_dropout`.
+
+    q(row) = (1 − rate) δ(m / (1 − rate)) + rate δ(0), so that E[w] = m, the kernel.
+
+    Local noise is a mask on the inputs, one per example: shared by its time steps (variational RNN dropout, Gal and
+    Ghahramani 2016b) and its pixels (channel dropout), exact for each example's marginal.
+
+    The masks have 16 bits, and are rescaled by the rate that they really have; `rate` below 2⁻¹⁷ drops nothing.
+
+    Attributes:
+        kernel: m.
+        rate: the probability of dropping; fixed, not learned.
+    """
+
+    kernel: jax.Array
+    rate: jax.Array = fixed_field()
+    use: Use | None = eqx.field(static=True, default=None)
+
+    @property
+    def mean(self) -> jax.Array:
+        return self.kernel
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        shape = self.kernel.shape
+        use = use_of(self, shape)
+        return self.kernel * use.expand(self._factors(key, use.row_shape(shape)), shape).astype(self.kernel.dtype)
+
+    def bind(self, use: Use) -> "BernoulliDropout":
+        return dataclasses.replace(self, use=use)
+
+    def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
+        rows = linear.use.row_shape(self.kernel.shape)
+        factors = self._factors(key, (x.shape[0], *rows)).astype(x.dtype)
+        if linear.transposed:
+            return linear(x, self.kernel) * linear.outputs(factors)
+        return linear(x * linear.inputs(factors), self.kernel)
+
+    def kl(self, prior: Any) -> jax.Array:
+        """The quasi-KL to a prior that factorises over the weights (Hron, Matthews and Ghahramani 2018), in nats:
+
+            Σ_rows [ −(1 − rate) log p(m / (1 − rate)) − rate log p(0) − H(rate) ].
+
+        Args:
+            prior: a numpyro distribution over the entries with 0 < p(0) < ∞.
+        """
+        m = self.kernel.astype(jnp.float32)
+        keep = 1 - self.rate
+        kept = prior.log_prob(m / keep).sum()
+        dropped = jnp.broadcast_to(prior.log_prob(jnp.zeros_like(m)), m.shape).sum()
+        # Where rate is 0 the second term is 0, even though log p(0) may be anything.
+        return -(keep * kept + self.rate * dropped) - self.entropy()
+
+    def entropy(self) -> jax.Array:
+        """The entropy of the masks, Σ_rows H(rate), in nats."""
+        shape = self.kernel.shape
+        rows = math.prod(use_of(self, shape).row_shape(shape))
+        return rows * (jax.scipy.special.entr(self.rate) + jax.scipy.special.entr(1 - self.rate))
+
+    def _factors(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        kept, keep_probability = _random.bernoulli(key, self.rate, shape)
+        return kept / keep_probability
+
+
+@dataclasses.dataclass(frozen=True)
+class _Initialiser:
+    rate: Any
+
+    def __call__(self, array: Any) -> Any:
+        array = jnp.asarray(array)
+        return array if array.ndim < 2 else BernoulliDropout(array, jnp.asarray(self.rate, jnp.float32))
+
+
+def bernoulli_dropout(rate: Any) -> Any:
+    """Dropout of whole rows, at training and at prediction alike: Monte Carlo dropout (Gal and Ghahramani 2016).
+
+    Arrays of fewer than two axes (biases) stay point masses. The objective is the quasi-KL's, and bounds no evidence.
+
+    Args:
+        rate: the probability of dropping, in [0, 1). It may be traced, so that a grid of rates is one program.
+
+    Returns:
+        an initialiser: from an array to a `BernoulliDropout`.
+
+    Raises:
+        ValueError: the rate is outside [0, 1), or marked as learned.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl
+        >>> family = bdl.families.bernoulli_dropout(rate=0.5)(jnp.ones((4, 2)))
+        >>> sorted(set(family.sample(jax.random.key(0)).ravel().tolist()))
+        [0.0, 2.0]
+    """
+    if isinstance(rate, Learned):
+        raise ValueError(
+            "families.bernoulli_dropout: the objective has no gradient with respect to the rate of hard masks, so it cannot be learned. "
+            "Give a number, or use `concrete_dropout`, whose relaxed masks can learn it."
+        )
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
+        raise ValueError(
+            f"families.bernoulli_dropout: expected rate, the probability of dropping, in [0, 1); got {float(rate)}."
+        )
+    return _Initialiser(rate)

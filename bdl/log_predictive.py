@@ -1,0 +1,83 @@
+"""The log predictive density of targets, streamed over draws."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bdl._bind import bind
+from bdl._data_checks import check_data
+from bdl._draws import check_counts, default_chunk, draw, each
+from bdl._keys import check_key, derive
+from bdl.model import Model
+
+
+def log_predictive(
+    key: Any,
+    posterior: Any,
+    model: Model,
+    data: tuple[Any, Any],
+    *,
+    num_samples: int | None = None,
+    chunk_size: int | None = None,
+    check: bool = True,
+) -> jax.Array:
+    """The log predictive density of each target, in nats (higher is better):
+
+        log p(yₙ | xₙ) ≈ log (1/S) Σₛ p(yₙ | f(xₙ; wₛ)).
+
+    The draws are those of `bdl.predict` with the same key. By Jensen's inequality the estimate is biased downwards, by
+    O(1 / S).
+
+    Args:
+        key: one random key.
+        posterior: anything with `sample(key)`.
+        model: network and likelihood.
+        data: inputs and targets, (x, y), examples along axis 0.
+        num_samples: S; may be left out for a posterior without randomness.
+        chunk_size: draws computed at once; by default chosen for the device and the batch.
+        check: whether the data are checked for NaN, and targets for the likelihood's support. Not under a trace.
+
+    Returns:
+        [N], float32.
+
+    Raises:
+        ValueError: bad counts, or data that are not finite or do not match the likelihood.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl
+        >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((3, 1))})
+        >>> posterior = bdl.variational(network.params, bdl.families.point)
+        >>> model = bdl.Model(network, bdl.likelihoods.Normal(scale=1.0))
+        >>> bdl.log_predictive(jax.random.key(0), posterior, model, (jnp.ones((2, 3)), 3 * jnp.ones((2, 1))))
+        Array([-0.9189385, -0.9189385], dtype=float32)
+    """
+    key = check_key(key)
+    num_samples = check_counts("log_predictive", posterior, model, num_samples, chunk_size)
+    if check and not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((key, posterior, model, data))):
+        check_data(*data)
+    x, y = jax.tree.map(jnp.asarray, data)
+    chunk = min(chunk_size or default_chunk(x), num_samples)
+    return _log_predictive(key, posterior, model, x, y, num_samples, chunk)
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples", "chunk"))
+def _log_predictive(
+    key: Any, posterior: Any, model: Model, x: Any, y: Any, num_samples: int, chunk: int
+) -> jax.Array:
+    posterior, model = bind(posterior, model, x)
+
+    def one(index: Any) -> jax.Array:
+        outputs, draw_key = draw(key, posterior, model, x, "shared", index)
+        return model.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
+
+    def add(total: jax.Array, start: Any) -> tuple[jax.Array, None]:
+        index = start + jnp.arange(chunk)
+        terms = jnp.where((index < num_samples)[:, None], each(one, index), -jnp.inf)
+        return jnp.logaddexp(total, jax.nn.logsumexp(terms, 0)), None
+
+    empty = jnp.full(jax.eval_shape(one, 0).shape, -jnp.inf)
+    total, _ = jax.lax.scan(add, empty, jnp.arange(-(-num_samples // chunk)) * chunk)
+    return total - math.log(num_samples)

@@ -1,0 +1,172 @@
+"""Monte Carlo prediction with running moments: one program, in memory that does not grow with the number of draws."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bdl._bind import bind
+from bdl._data_checks import check_data
+from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, refuse_still
+from bdl._keys import check_key, derive
+from bdl._mixture import quantiles as mixture_quantiles
+from bdl._moments import Moments
+from bdl.model import Model
+from bdl.uncertainty import ClassPrediction, Prediction, is_classification, split, statistics
+
+# Draws before `tolerance` may stop: fewer do not tell their own error.
+_MINIMUM = 64
+
+
+def predict(
+    key: Any,
+    posterior: Any,
+    model: Model,
+    x: Any,
+    *,
+    num_samples: int | None = None,
+    chunk_size: int | None = None,
+    noise: str = "shared",
+    tolerance: float | None = None,
+    quantiles: Sequence[float] | None = None,
+    return_draws: bool = False,
+    check: bool = True,
+) -> Prediction | ClassPrediction:
+    """The predictive mean and variance at `x`, split into aleatoric and epistemic, by Monte Carlo over the weights:
+
+        p(y | x) ≈ (1/S) Σₛ p(y | f(x; wₛ)),   wₛ ~ q(w).
+
+    Draw s depends on `key` and s alone: the first 100 of 1,000 draws are the draws of a run of 100, whatever the chunk
+    size, the batch, and the number of devices. Memory does not grow with `num_samples`, unless raw draws or quantiles
+    are asked for.
+
+    Args:
+        key: one random key.
+        posterior: anything with `sample(key)`.
+        model: network and likelihood.
+        x: inputs, examples along axis 0.
+        num_samples: S, the number of draws; may be left out for a posterior without randomness.
+        chunk_size: draws computed at once; by default chosen for the device and the batch.
+        noise: `"shared"`, a draw is one function for all of `x`; or `"local"`, each example has draws of its own.
+        tolerance: stop when the Monte Carlo errors of mean and of variance, relative to the predictive standard
+            deviation and variance, are below it everywhere; after at least 64 draws and at most `num_samples`. For
+            classes: the errors of the probabilities and of the expected entropy, absolute.
+        quantiles: probabilities of which the predictive quantiles are returned, for regression. They keep the outputs
+            of all draws: [S, N, ...] float32.
+        return_draws: return the network's outputs for all draws, [S, N, ...].
+        check: whether inputs are checked for NaN, and a posterior that does not move the outputs is an error. Under
+            `jit` and `vmap` there are no checks.
+
+    Returns:
+        a `bdl.Prediction`, or a `bdl.ClassPrediction` where the likelihood is over classes.
+
+    Raises:
+        ValueError: bad counts, quantiles or inputs; or the outputs are the same for all draws although the weights
+            differ, or no family can move.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl
+        >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((3, 1))})
+        >>> posterior = bdl.variational(network.params, bdl.families.normal(scale=0.1))
+        >>> model = bdl.Model(network, bdl.likelihoods.Normal(scale=0.5))
+        >>> prediction = bdl.predict(jax.random.key(0), posterior, model, jnp.ones((5, 3)), num_samples=1_000)
+        >>> prediction.mean.shape, float(prediction.aleatoric[0, 0])
+        ((5, 1), 0.25)
+    """
+    key = check_key(key)
+    num_samples = check_counts("predict", posterior, model, num_samples, chunk_size)
+    levels = _check_levels(quantiles)
+    if tolerance is not None and (return_draws or levels is not None):
+        raise ValueError("predict: tolerance= does not know how many draws to keep. Leave quantiles= and return_draws= out.")
+    check = check and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, posterior, model, x)))
+    if check:
+        check_data(x)
+    x = jax.tree.map(jnp.asarray, x)
+    chunk = min(chunk_size or default_chunk(x), num_samples)
+    keep = return_draws or levels is not None
+    prediction, draws, moved = _predict(key, posterior, model, x, num_samples, chunk, noise, tolerance, keep)
+    if check and num_samples > 1 and not moved:
+        refuse_still(key, posterior, model, x)
+    if levels is not None:
+        if isinstance(prediction, ClassPrediction):
+            raise ValueError("predict: classes have no quantiles. Leave quantiles= out.")
+        found = mixture_quantiles(key, model, draws, jnp.asarray(levels, jnp.float32))
+        prediction = dataclasses.replace(prediction, quantiles=found)
+    return dataclasses.replace(prediction, draws=draws) if return_draws else prediction
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples", "chunk", "noise", "keep"))
+def _predict(
+    key: Any, posterior: Any, model: Model, x: Any, num_samples: int, chunk: int, noise: str, tolerance: Any, keep: bool
+) -> tuple[Any, Any, jax.Array]:
+    posterior, model = bind(posterior, model, x)
+    one = functools.partial(_one, key, posterior, model, x, noise)
+    outputs, location, spread = jax.eval_shape(one, 0)
+    classes = is_classification(jax.eval_shape(model.distribution, key, outputs))
+
+    def add(carry: Any, start: Any) -> tuple[Any, Any]:
+        location, spread, first, moved = carry
+        index = start + jnp.arange(chunk)
+        outputs, *found = each(one, index)
+        valid = index < num_samples
+        first = jax.tree.map(lambda a, b: jnp.where(start == 0, b[0], a), first, outputs)
+        differ = jax.tree.map(lambda a, b: jnp.any((a != b).reshape(chunk, -1).any(1) & valid), first, outputs)
+        moved = moved | jnp.stack(jax.tree.leaves(differ)).any()
+        location, spread = (
+            m.merge(Moments.of(v, valid)) for m, v in zip((location, spread), found, strict=True)
+        )
+        return (location, spread, first, moved), outputs if keep else None
+
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
+    carry = (Moments.empty(location), Moments.empty(spread), zeros, jnp.zeros((), bool))
+    steps = -(-num_samples // chunk)
+    if tolerance is None:
+        carry, draws = jax.lax.scan(add, carry, jnp.arange(steps) * chunk)
+    else:
+        carry, draws = _until(add, carry, steps, chunk, tolerance, classes), None
+    location, spread, _, moved = carry
+    draws = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_samples], draws)
+    return split(location, spread, classes=classes, enumerated=is_enumerated(posterior, model)), draws, moved
+
+
+def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, jax.Array, jax.Array]:
+    outputs, draw_key = draw(key, posterior, model, x, noise, index)
+    distribution = model.distribution(derive(draw_key, "likelihood"), outputs)
+    return outputs, *statistics(distribution)
+
+
+def _until(add: Any, carry: Any, steps: int, chunk: int, tolerance: Any, classes: bool) -> Any:
+    # Chunks of draws until the Monte Carlo error is small.
+    def go_on(state: Any) -> jax.Array:
+        step, (location, spread, *_) = state
+        return (step < steps) & ((location.count < _MINIMUM) | (_error(location, spread, classes) > tolerance))
+
+    def body(state: Any) -> Any:
+        step, carry = state
+        return step + 1, add(carry, step * chunk)[0]
+
+    return jax.lax.while_loop(go_on, body, (jnp.zeros((), jnp.int32), carry))[1]
+
+
+def _error(location: Moments, spread: Moments, classes: bool) -> jax.Array:
+    if classes:
+        return jnp.maximum(location.standard_error.max(), spread.standard_error.max())
+    epistemic = location.variance()
+    variance = spread.mean + epistemic
+    # The variance of a sample variance is 2 σ⁴ / (S − 1) where the draws of the mean are Normal.
+    error = jnp.sqrt(spread.standard_error**2 + 2 * epistemic**2 / jnp.maximum(location.count - 1, 1))
+    tiny = jnp.finfo(jnp.float32).tiny
+    relative = location.standard_error / jnp.sqrt(variance + tiny), error / (variance + tiny)
+    return jnp.maximum(relative[0].max(), relative[1].max())
+
+
+def _check_levels(quantiles: Sequence[float] | None) -> tuple[float, ...] | None:
+    if quantiles is None:
+        return None
+    levels = tuple(float(q) for q in quantiles)
+    if not levels or not all(0 < q < 1 for q in levels):
+        raise ValueError(f"predict: expected quantiles= as probabilities in (0, 1), such as (0.025, 0.975); got {levels}.")
+    return levels

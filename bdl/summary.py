@@ -1,0 +1,98 @@
+"""A table of a posterior: what each weight array is, and what was learned about it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bdl._keys import derive
+from bdl._paths import stable_hash
+from bdl.families._base import is_family
+from bdl.kl import is_bound, leaf_kl
+
+
+class Row(NamedTuple):
+    """One weight array of a posterior.
+
+    Attributes:
+        path: where it is.
+        shape: its shape.
+        family: the name of its family, or "point".
+        kl: its KL from the prior in nats, where a prior was given.
+        detail: what says how much it moves: the median of |mean| / scale, or the dropout rate.
+        noise: "local", or why local noise is impossible for it.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    family: str
+    kl: float | None
+    detail: str
+    noise: str
+
+
+class Summary(NamedTuple):
+    """The rows of a posterior; it prints as a table."""
+
+    rows: tuple[Row, ...]
+    bound: bool | None
+
+    def __str__(self) -> str:
+        cells = [("path", "shape", "family", "KL [nats]", "", "noise")]
+        for row in self.rows:
+            kl = "" if row.kl is None else f"{row.kl:.1f}"
+            cells.append((row.path, "×".join(map(str, row.shape)) or "scalar", row.family, kl, row.detail, row.noise))
+        if self.bound is not None:
+            total = sum(row.kl or 0.0 for row in self.rows)
+            note = "" if self.bound else "not a divergence: it has point masses, dropout or a flat prior; never rank by it"
+            cells.append(("total", "", "", f"{total:.1f}", note, ""))
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def summary(posterior: Any, model: Any = None) -> Summary:
+    """Per path: shape, family, KL in nats, signal-to-noise or rate, and whether local noise is possible.
+
+    Args:
+        posterior: as made by `bdl.variational`, or fitted. What is said of noise needs one that has seen the network:
+            a fitted one, or one from `bdl.bind`.
+        model: gives the prior for the KL; without it there is no such column.
+
+    Raises:
+        TypeError: the posterior has no tree of families.
+
+    Example:
+        >>> import jax.numpy as jnp, bdl
+        >>> print(bdl.summary(bdl.variational({"w": jnp.ones((3, 2))}, bdl.families.bernoulli_dropout(rate=0.1))))
+        path  shape  family            KL [nats]            noise
+        w     3×2    BernoulliDropout             rate 0.1
+    """
+    if not hasattr(posterior, "leaves"):
+        raise TypeError(f"summary: expected a posterior of `bdl.variational`, got {type(posterior).__name__}.")
+    rows = tuple(_row(path, leaf, model) for path, leaf in posterior.leaves.items())
+    return Summary(rows, None if model is None else is_bound(posterior, model.prior))
+
+
+def _row(path: str, leaf: Any, model: Any) -> Row:
+    array = leaf.mean if is_family(leaf) else leaf
+    kl = None
+    if model is not None and hasattr(model.prior, "distribution"):
+        key = derive(jax.random.key(stable_hash("summary")), path)
+        kl = float(leaf_kl(key, path, leaf, model.prior.distribution(path, array), num_samples=64))
+    use = getattr(leaf, "use", None)
+    noise = "" if use is None else f"shared: {use.shared}" if use.shared else "local"
+    return Row(path, tuple(array.shape), _name(leaf), kl, _detail(leaf), noise)
+
+
+def _name(leaf: Any) -> str:
+    return type(leaf).__name__ if is_family(leaf) else "point"
+
+
+def _detail(leaf: Any) -> str:
+    if hasattr(leaf, "rate"):
+        return f"rate {float(np.mean(leaf.rate)):.3g}"
+    if hasattr(leaf, "scale"):
+        ratio = jnp.median(jnp.abs(leaf.mean.astype(jnp.float32)) / leaf.scale)
+        return f"median |mean| / scale {float(ratio):.3g}"
+    return ""

@@ -1,0 +1,34 @@
+"""Strict settings for the whole suite; they must stand before the first use of jax."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """No silent promotion of dtypes or ranks, for arithmetic that is all our own.
+
+    `optax.adam`, `flax.linen.avg_pool` and numpyro's multivariate distributions fail under it.
+    """
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the data sets, from the environment variable BDL_DATA; without one the test is skipped."""
+    folder = os.environ.get("BDL_DATA")
+    if not folder:
+        pytest.skip("set BDL_DATA to the folder of the data sets to run this test")
+    path = Path(folder)
+    assert path.is_dir(), f"BDL_DATA={folder!r} is no folder"
+    return path
