@@ -49,7 +49,7 @@ types: $(VENV)/.dev  ## check the types
 	$(RUN) -m mypy
 
 docs: $(VENV)/.dev  ## build the documentation into site/, strictly
-	$(RUN) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 bench: $(VENV)/.test  ## run the benchmarks and print their table
 	$(RUN) -m benchmarks

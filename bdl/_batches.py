@@ -14,7 +14,8 @@ from bdl._tree_file import describe
 
 Position = tuple[jax.Array, jax.Array]  # the epoch, and how many of its examples were used
 
-_ROUNDS = 16
+_ROUNDS = 12  # of the shuffle; an element stays where it was in all of them with probability 2⁻¹²
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # odd constants of the finaliser of MurmurHash3
 
 
 class ArrayBatches(eqx.Module):
@@ -39,20 +40,27 @@ class ArrayBatches(eqx.Module):
         """Some batch, for its shapes."""
         return jax.tree.map(lambda a: a[: self.batch_size], self.data)
 
-    def take(self, key: jax.Array, position: Position) -> tuple[Any, Position]:
-        """The batch at a position of the stream, and the position behind it."""
+    def take(self, order: jax.Array, position: Position) -> tuple[Any, Position]:
+        """The batch at a position of the stream, and the position behind it; `order` is from `random_order`."""
         size = self.num_data
         if self.batch_size == size:
             return self.data, position
         epoch, used = position
-        words = [jax.random.bits(derive(key, "epoch", epoch + i), (_ROUNDS,)) for i in range(2)]
         place = used + jnp.arange(self.batch_size)
         over = place >= size
-        order = jnp.where(over, words[1][:, None], words[0][:, None])
-        index = permute(order, jnp.where(over, place - size, place), size)
+        this, following = (_mix(order + jnp.uint32(_GOLDEN) * (epoch + i).astype(jnp.uint32)) for i in range(2))
+        words = jnp.where(over, following[:, None], this[:, None])
+        # The barriers keep XLA from working out an index, or a row, again wherever it is used.
+        index = jax.lax.optimization_barrier(permute(words, jnp.where(over, place - size, place), size))
         batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), self.data)
+        batch = jax.lax.optimization_barrier(batch)
         used = used + self.batch_size
         return batch, (epoch + (used >= size), used % size)
+
+
+def random_order(key: jax.Array) -> jax.Array:
+    """What the orders of all epochs are made from."""
+    return jax.random.bits(derive(key, "order"), (_ROUNDS,))
 
 
 def permute(words: jax.Array, place: jax.Array, size: int) -> jax.Array:
@@ -73,10 +81,16 @@ def permute(words: jax.Array, place: jax.Array, size: int) -> jax.Array:
     for word in words:
         k = word % n
         mirror = jnp.where(k >= x, k - x, k + (n - x))
-        mixed = (jnp.maximum(x, mirror) + word) * jnp.uint32(0x9E3779B1)
-        mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA77)
-        x = jnp.where(mixed >> 31 == 1, mirror, x)
+        hashed = (jnp.maximum(x, mirror) + word) * jnp.uint32(_GOLDEN)
+        hashed = (hashed ^ (hashed >> 16)) * jnp.uint32(_MIX_1)
+        x = jnp.where(hashed >> 31 == 1, mirror, x)
     return x.astype(jnp.int32)
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    x = (x ^ (x >> 16)) * jnp.uint32(_MIX_1)
+    x = (x ^ (x >> 13)) * jnp.uint32(_MIX_2)
+    return x ^ (x >> 16)
 
 
 class HostBatches:

@@ -29,7 +29,7 @@ class Trail:
 
     def add(self, run: Run, infos: Any) -> None:
         """Go on to `run`, whose steps may still be pending."""
-        # One statement without a call after its right side: Ctrl-C finds all of it or nothing.
+        # One statement, so that Ctrl-C finds all of it or nothing.
         self.run, self.pending = run, [*self.pending, infos]
 
     def fetch(self) -> None:

@@ -8,10 +8,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bdl._batches import ArrayBatches, Position
+from bdl._batches import ArrayBatches, Position, random_order
 from bdl._bind import bind
 from bdl._keys import derive
 from bdl.inference._base import Algorithm
+
+CAPACITY = 4096  # steps that a block may have; all it costs is room for their infos
+GUARD = 32  # steps between two looks at whether they were finite, in the one program of `whole`
 
 
 class HeldOut(eqx.Module):
@@ -68,16 +71,17 @@ class Run(eqx.Module):
 
 @eqx.filter_jit
 def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int) -> Run:
-    """The run before its first step; it shares no memory with the arguments, as `block` gives its memory away."""
+    """The run before its first step."""
     posterior, model = bind(posterior, model, x)
     state = plan.algorithm.init(derive(plan.key, "init"), posterior, model, num_data=num_data)
+    state = jax.tree.map(_settled, state)
     zero = jnp.zeros((), jnp.int32)
     return Run(
-        state=jax.tree.map(_copy, state),
+        state=state,
         step=zero,
         position=(zero, zero),
         alive=jnp.array(True),
-        best=None if plan.held_out is None else jax.tree.map(_copy, (state.posterior, state.model)),
+        best=None if plan.held_out is None else (state.posterior, state.model),
         best_score=jnp.array(-jnp.inf, jnp.float32),
         waited=zero,
     )
@@ -85,13 +89,11 @@ def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int) -> Run:
 
 @eqx.filter_jit
 def advance(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
-    """One step and its info. A non-finite step changes no state and is the last; the info of later ones is NaN."""
+    """One step and its info. A non-finite one is the last: the info of later ones is NaN, the state means nothing."""
     state, info = plan.algorithm.step(derive(plan.key, "fit", run.step), run.state, batch)
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(info)]).all()
-    alive = run.alive & finite
+    finite = jnp.isfinite(sum(leaf.sum() for leaf in jax.tree.leaves(info)))
     info = jax.tree.map(lambda a: jnp.where(run.alive, a, jnp.nan).astype(jnp.float32), info)
-    run = dataclasses.replace(run, state=_where(alive, state, run.state), step=run.step + run.alive, alive=alive)
-    return run, info
+    return dataclasses.replace(run, state=state, step=run.step + run.alive, alive=run.alive & finite), info
 
 
 def info_shapes(plan: Plan, batch: Any, run: Run) -> Any:
@@ -99,17 +101,32 @@ def info_shapes(plan: Plan, batch: Any, run: Run) -> Any:
     return eqx.filter_eval_shape(advance, plan, batch, run)[1]
 
 
-@eqx.filter_jit(donate="all-except-first")
-def single(plan_and_batch: tuple[Plan, Any], run: Run) -> tuple[Run, Any]:
-    """One step on a batch from the host."""
-    return advance(*plan_and_batch, run)
+@eqx.filter_jit
+def single(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
+    """One step on a batch from the host; a non-finite one leaves the state as it was."""
+    after, info = advance(plan, batch, run)
+    return _else_keep(after, run), info
 
 
-@eqx.filter_jit(donate="all-except-first")
-def block(plan_and_sizes: tuple[Plan, jax.Array, int], run: Run) -> tuple[Run, Any]:
-    """A block of `count` steps, and their infos at the start of `capacity` places: one program for every count."""
-    plan, count, capacity = plan_and_sizes
-    return _steps(plan, count, run, _places(plan, capacity, run), 0)
+def block(plan: Plan, count: int, run: Run) -> tuple[Run, Any]:
+    """`count` steps, `CAPACITY` at most; a non-finite one leaves the state as it was and is the last.
+
+    Returns:
+        the run, and the infos of the steps at the start of `CAPACITY` places.
+    """
+    # To keep the old state in the loop, at every step, would cost 20 % of a step of Adam for dense layers of 512: XLA
+    # then copies what it updates in place otherwise. To go again up to the bad step costs nothing until there is one.
+    after, infos = unguarded_block(plan, jnp.int32(count), run)
+    if not after.alive:
+        again, _ = unguarded_block(plan, after.step - run.step - 1, run)
+        after = dataclasses.replace(after, state=again.state)
+    return after, infos
+
+
+@eqx.filter_jit
+def unguarded_block(plan: Plan, count: jax.Array, run: Run) -> tuple[Run, Any]:
+    """Like `block`, but after a non-finite step the state means nothing. One program does for every count."""
+    return _steps(plan, count, run, _places(plan, CAPACITY, run), 0)
 
 
 @eqx.filter_jit
@@ -141,7 +158,7 @@ def whole(plan: Plan, num_steps: int, run: Run) -> tuple[Run, Any, jax.Array]:
 
     def leg(i: Any, count: int, carry: tuple[Run, Any, jax.Array]) -> tuple[Run, Any, jax.Array]:
         run, infos, scores = carry
-        run, infos = _steps(plan, count, run, infos, i * every)
+        run, infos = _guarded_steps(plan, count, run, infos, i * every)
         if plan.held_out is None:
             return run, infos, scores
         run, score = look(plan, run)
@@ -160,15 +177,33 @@ def _places(plan: Plan, size: int, run: Run) -> Any:
 
 def _steps(plan: Plan, count: Any, run: Run, infos: Any, at: Any) -> tuple[Run, Any]:
     """`count` steps, whose infos go to the places from `at` on."""
+    order = random_order(plan.key)
 
     def one(i: jax.Array, carry: tuple[Run, Any]) -> tuple[Run, Any]:
         run, infos = carry
-        batch, position = plan.batches.take(plan.key, run.position)
+        batch, position = plan.batches.take(order, run.position)
         run, info = advance(plan, batch, run)
         infos = jax.tree.map(lambda places, value: places.at[at + i].set(value), infos, info)
         return dataclasses.replace(run, position=position), infos
 
     return _loop(count, one, (run, infos))
+
+
+def _guarded_steps(plan: Plan, count: int, run: Run, infos: Any, at: Any) -> tuple[Run, Any]:
+    """Like `_steps`, but after a non-finite step the state is one of up to `GUARD` steps before it."""
+    stride = max(k for k in range(1, GUARD + 1) if count % k == 0)
+
+    def some(i: jax.Array, carry: tuple[Run, Any]) -> tuple[Run, Any]:
+        run, infos = carry
+        after, infos = _steps(plan, stride, run, infos, at + i * stride)
+        return _else_keep(after, run), infos
+
+    return _loop(count // stride, some, (run, infos))
+
+
+def _else_keep(after: Run, before: Run) -> Run:
+    """`after` if it is alive, else with the state of `before`."""
+    return dataclasses.replace(after, state=_where(after.alive, after.state, before.state))
 
 
 def _loop(count: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
@@ -182,10 +217,8 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o) if eqx.is_array(n) else n, new, old)
 
 
-def _copy(leaf: Any) -> Any:
-    """A copy in memory of its own, of a type that does not depend on where the leaf came from."""
-    if not eqx.is_array_like(leaf):
+def _settled(leaf: Any) -> Any:
+    """A number as an array of the type that steps will give it, so that the second block is not compiled anew."""
+    if not eqx.is_array_like(leaf) or jnp.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended):
         return leaf
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.copy(leaf)
     return jnp.array(leaf, dtype=jax.dtypes.result_type(leaf))

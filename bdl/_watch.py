@@ -7,15 +7,12 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
-
 from bdl._paths import named_leaves
 from bdl._progress import progress_bar
 from bdl._resume import Checkpoint
 from bdl._trail import Trail
-from bdl._training import Plan, block, look, single
+from bdl._training import CAPACITY, Plan, block, look, single
 
-_CAPACITY = 4096  # steps that a block may have; all it costs is room for their infos
 _SECONDS = 0.5  # that a block should take
 
 
@@ -67,7 +64,7 @@ def _loop(
     file: Checkpoint | None,
 ) -> None:
     every = num_steps if plan.held_out is None else plan.held_out.every
-    count = block_size or 1  # the first block is the one that is compiled
+    count = min(block_size or 1, CAPACITY)
     while True:
         if plan.held_out is not None and _is_due(trail, every, num_steps):
             run, score = look(plan, trail.run)
@@ -85,16 +82,16 @@ def _loop(
             return
         bar.update(done, _figures(trail))
         if block_size is None:
-            count = int(min(max(done * _SECONDS / seconds, 1), 8 * done, _CAPACITY))
+            count = int(min(max(done * _SECONDS / seconds, 1), 8 * done, CAPACITY))
 
 
 def _advance(plan: Plan, batches: Iterator[Any] | None, trail: Trail, count: int) -> None:
     """`count` steps: in one block, or one by one and fewer where the batches of the host end."""
     if batches is None:
-        trail.add(*block((plan, jnp.int32(count), max(_CAPACITY, count)), trail.run))
+        trail.add(*block(plan, count, trail.run))
     else:
         for batch in itertools.islice(batches, count):
-            trail.add(*single((plan, batch), trail.run))
+            trail.add(*single(plan, batch, trail.run))
 
 
 def _is_due(trail: Trail, every: int, num_steps: int) -> bool:

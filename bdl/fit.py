@@ -18,7 +18,7 @@ from bdl._data_checks import check_data
 from bdl._keys import check_key, derive
 from bdl._resume import Checkpoint
 from bdl._trail import Trail
-from bdl._training import HeldOut, Plan, Run, info_shapes, start, whole
+from bdl._training import HeldOut, Plan, Run, info_shapes, start, unguarded_block, whole
 from bdl._watch import watch
 from bdl.inference._base import Algorithm
 
@@ -155,6 +155,9 @@ def fit(
 
     plan = Plan(algorithm, key, None if host else batches, held_out)
     run = start(plan, posterior, model, batches.example()[0], num_data)
+    if not (host or traced):
+        # No steps. An algorithm may close over a tracer (a learning rate under `vmap`), and only this shows it.
+        run, _ = unguarded_block(plan, jnp.int32(0), run)
     if traced or _traced(run):
         if host or checkpoint is not None:
             raise ValueError("under `jit` or `vmap` the data must be arrays (x, y), and `checkpoint` must be None.")

@@ -1,9 +1,7 @@
 """One draw of the network as a function that can be kept."""
 
+from collections.abc import Callable
 from typing import Any
-
-import equinox as eqx
-import jax
 
 from bdl._bind import bind
 from bdl._draws import draw
@@ -11,24 +9,10 @@ from bdl._keys import check_key
 from bdl.model import Model
 
 
-class FunctionDraw(eqx.Module):
-    """A draw of a network: a plain function of its inputs, the same whenever it is called. See `function_draw`."""
-
-    key: jax.Array
-    posterior: Any
-    model: Model
-    index: int = eqx.field(static=True)
-
-    def __call__(self, x: Any) -> Any:
-        """The network's outputs at `x` for this draw of the weights."""
-        posterior, model = bind(self.posterior, self.model, x)
-        return draw(self.key, posterior, model, x, "shared", self.index)[0]
-
-
-def function_draw(key: Any, posterior: Any, model: Model, index: int = 0) -> FunctionDraw:
+def function_draw(key: Any, posterior: Any, model: Model, index: int = 0) -> Callable[[Any], Any]:
     """Draw `index` of `bdl.predict` with this key, as a function from inputs to the network's outputs.
 
-    It may be called anywhere, with any number of inputs, and transformed by `jax.jit`, `jax.grad` and `jax.vmap`: for
+    It gives the same whenever and wherever it is called, with any number of inputs, and may be transformed by `jax.jit`, `jax.grad` and `jax.vmap`: for
     pictures of functions, for Thompson sampling, for what a number of the outputs' distribution cannot tell.
 
     Args:
@@ -46,4 +30,10 @@ def function_draw(key: Any, posterior: Any, model: Model, index: int = 0) -> Fun
         >>> float(f(jnp.ones((1, 3)))[0, 0]) == float(f(jnp.ones((2, 3)))[1, 0])
         True
     """
-    return FunctionDraw(check_key(key), posterior, model, index)
+    key = check_key(key)
+
+    def function(x: Any) -> Any:
+        bound, _ = bind(posterior, model, x)
+        return draw(key, bound, model, x, "shared", index)[0]
+
+    return function

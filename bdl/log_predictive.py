@@ -73,11 +73,12 @@ def _log_predictive(
         outputs, draw_key = draw(key, posterior, model, x, "shared", index)
         return model.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
 
-    def add(total: jax.Array, start: Any) -> tuple[jax.Array, None]:
+    def add(carry: Any, _: Any) -> tuple[Any, None]:
+        start, total = carry
         index = start + jnp.arange(chunk)
         terms = jnp.where((index < num_samples)[:, None], each(one, index), -jnp.inf)
-        return jnp.logaddexp(total, jax.nn.logsumexp(terms, 0)), None
+        return (start + chunk, jnp.logaddexp(total, jax.nn.logsumexp(terms, 0))), None
 
     empty = jnp.full(jax.eval_shape(one, 0).shape, -jnp.inf)
-    total, _ = jax.lax.scan(add, empty, jnp.arange(-(-num_samples // chunk)) * chunk)
+    (_, total), _ = jax.lax.scan(add, (jnp.zeros((), jnp.int32), empty), length=-(-num_samples // chunk))
     return total - math.log(num_samples)

@@ -158,11 +158,11 @@ def _range(support: Any) -> str:
 def _check_shape(distribution: Distribution, y: Any) -> None:
     expected = tuple(distribution.batch_shape) + tuple(distribution.event_shape)
     if y.shape != expected:
-        edit = ""
+        edit, all_axes = "", ", ".join(":" * min(y.ndim, len(expected)))
         if (*y.shape, 1) == expected:
-            edit = " Pass y[:, None], or let the network return outputs[:, 0]."
+            edit = f" Pass y[{all_axes}, None], or let the network return outputs[{all_axes}, 0]."
         elif y.shape == (*expected, 1):
-            edit = " Pass y[:, 0]."
+            edit = f" Pass y[{all_axes}, 0]."
         raise ValueError(f"the targets have shape {y.shape}, but the likelihood of the outputs has {expected}.{edit}")
     if distribution.is_discrete and not (jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool):
         raise TypeError(f"this likelihood is over integers, but the targets are {y.dtype}. Pass y.astype(int).")

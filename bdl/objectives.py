@@ -75,7 +75,7 @@ def elbo(
         ((), True)
     """
     x, y = data
-    if not isinstance(num_data, jax.core.Tracer) and not num_data >= 1:
+    if isinstance(num_data, int | float) and not num_data >= 1:
         raise ValueError(f"elbo: expected num_data, the size of the data set, of at least 1; got {num_data}.")
     if num_samples < 1:
         raise ValueError(f"elbo: expected num_samples of at least 1, got {num_samples}.")

@@ -107,8 +107,8 @@ def _predict(
     outputs, location, spread = jax.eval_shape(one, 0)
     classes = is_classification(jax.eval_shape(model.distribution, key, outputs))
 
-    def add(carry: Any, start: Any) -> tuple[Any, Any]:
-        location, spread, first, moved = carry
+    def add(carry: Any, _: Any = None) -> tuple[Any, Any]:
+        start, location, spread, first, moved = carry
         index = start + jnp.arange(chunk)
         outputs, *found = each(one, index)
         valid = index < num_samples
@@ -118,16 +118,16 @@ def _predict(
         location, spread = (
             m.merge(Moments.of(v, valid)) for m, v in zip((location, spread), found, strict=True)
         )
-        return (location, spread, first, moved), outputs if keep else None
+        return (start + chunk, location, spread, first, moved), outputs if keep else None
 
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
-    carry = (Moments.empty(location), Moments.empty(spread), zeros, jnp.zeros((), bool))
-    steps = -(-num_samples // chunk)
+    # The draws are counted in the carry: an array of their indices would grow with them.
+    carry = (jnp.zeros((), jnp.int32), Moments.empty(location), Moments.empty(spread), zeros, jnp.zeros((), bool))
     if tolerance is None:
-        carry, draws = jax.lax.scan(add, carry, jnp.arange(steps) * chunk)
+        carry, draws = jax.lax.scan(add, carry, length=-(-num_samples // chunk))
     else:
-        carry, draws = _until(add, carry, steps, chunk, tolerance, classes), None
-    location, spread, _, moved = carry
+        carry, draws = _until(add, carry, num_samples, tolerance, classes), None
+    _, location, spread, _, moved = carry
     draws = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_samples], draws)
     return split(location, spread, classes=classes, enumerated=is_enumerated(posterior, model)), draws, moved
 
@@ -138,17 +138,13 @@ def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any)
     return outputs, *statistics(distribution)
 
 
-def _until(add: Any, carry: Any, steps: int, chunk: int, tolerance: Any, classes: bool) -> Any:
+def _until(add: Any, carry: Any, num_samples: int, tolerance: Any, classes: bool) -> Any:
     # Chunks of draws until the Monte Carlo error is small.
-    def go_on(state: Any) -> jax.Array:
-        step, (location, spread, *_) = state
-        return (step < steps) & ((location.count < _MINIMUM) | (_error(location, spread, classes) > tolerance))
+    def go_on(carry: Any) -> jax.Array:
+        start, location, spread, *_ = carry
+        return (start < num_samples) & ((location.count < _MINIMUM) | (_error(location, spread, classes) > tolerance))
 
-    def body(state: Any) -> Any:
-        step, carry = state
-        return step + 1, add(carry, step * chunk)[0]
-
-    return jax.lax.while_loop(go_on, body, (jnp.zeros((), jnp.int32), carry))[1]
+    return jax.lax.while_loop(go_on, lambda carry: add(carry)[0], carry)
 
 
 def _error(location: Moments, spread: Moments, classes: bool) -> jax.Array:

@@ -15,8 +15,12 @@ import numpy as np
 from bdl._learned import partition
 from bdl._paths import named_leaves
 from bdl.families._base import is_family
+from bdl.model import Model
+from bdl.networks import network
 from bdl.networks._use import matrix_use
 from bdl.noise import local
+from bdl.posteriors import Factorised
+from bdl.priors import as_prior
 
 __all__ = ["check_family", "check_likelihood", "check_posterior", "check_prior"]
 
@@ -37,8 +41,6 @@ def check_prior(prior: Any, params: Any) -> None:
         >>> import jax.numpy as jnp, bdl.testing
         >>> bdl.testing.check_prior(lambda params: -jnp.sum(params["w"] ** 2), {"w": jnp.ones(3)})
     """
-    from bdl.priors import as_prior
-
     prior = as_prior(prior, params)
     _check_pytree("prior", prior)
     value = jax.jit(lambda p, w: p.log_prob(w))(prior, params)
@@ -79,7 +81,7 @@ def check_family(initialiser: Callable[[Any], Any], *, num_samples: int = 20_000
     _say(is_family(family), f"the initialiser must return a family with `sample` and `mean`, got {family!r}")
     _check_pytree("family", family)
     keys = jax.random.split(jax.random.key(1), num_samples)
-    draws = jax.jit(jax.vmap(family.sample))(keys)
+    draws = jax.jit(jax.vmap(family.sample))(jax.random.clone(keys))
     _say(draws.shape[1:] == array.shape, f"sample must have the array's shape {array.shape}, got {draws.shape[1:]}")
     again = jax.vmap(family.sample)(keys[:2])
     _close("the same key must give the same draw", again, draws[:2], 1e-6)
@@ -96,9 +98,8 @@ def check_family(initialiser: Callable[[Any], Any], *, num_samples: int = 20_000
             _say(bool(jnp.abs(terms.mean() - family.entropy()) < tolerance), "entropy is not the mean of −log_prob")
     if hasattr(family, "local"):
         _check_local(family, num_samples)
-    learned, fixed = partition(eqx.tree_at(lambda p: p.tree, _holder(), {"w": family}))
+    learned, _ = partition(Factorised({"w": family}))
     _say(len(jax.tree.leaves(learned)) > 0, "no field of the family is learned: at least one must be")
-    del fixed
 
 
 def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
@@ -116,9 +117,6 @@ def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
         >>> import jax.numpy as jnp, numpyro.distributions as dist, bdl.testing
         >>> bdl.testing.check_likelihood(lambda f: dist.Laplace(f, 1.0), jnp.zeros((4, 1)), jnp.ones((4, 1)))
     """
-    from bdl.model import Model
-    from bdl.networks import network
-
     model = Model(network(lambda params, x: x, {"unused": jnp.zeros(1)}), likelihood)
     _check_pytree("likelihood", model.likelihood)
     key = jax.random.key(4)
@@ -130,7 +128,7 @@ def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
     gradient = jax.grad(lambda o: model.log_likelihood(jax.random.clone(key), o, targets).sum())(_float(outputs))
     _check_finite("the gradient with respect to the outputs", gradient)
     halves = jax.tree.map(lambda o: o[: rows // 2], outputs)
-    if rows > 1 and "key" not in str(getattr(likelihood, "__call__", "")):
+    if rows > 1:
         part = model.log_likelihood(jax.random.clone(key), halves, targets[: rows // 2])
         _close("an example's log-likelihood must not depend on the rest of the batch", part, value[: rows // 2], 1e-4)
     model.check_targets(outputs, targets)
@@ -182,12 +180,6 @@ def _check_local(family: Any, num_samples: int) -> None:
     _say(bool(jnp.all(jnp.abs(noisy.var(0) - shared.var(0)) < error)), "`local` has another variance than the draws")
     lag = jnp.mean((noisy[1:] - noisy.mean(0)) * (noisy[:-1] - noisy.mean(0)), 0) / noisy.var(0)
     _say(bool(jnp.all(jnp.abs(lag) < _ERRORS / np.sqrt(num_samples))), "`local` gives examples correlated draws")
-
-
-def _holder() -> Any:
-    from bdl.posteriors import Factorised
-
-    return Factorised({"w": jnp.zeros(1)})
 
 
 def _check_pytree(what: str, node: Any) -> None:

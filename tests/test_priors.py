@@ -160,25 +160,27 @@ def test_fan_in_keeps_the_size_of_activations():
 
 
 def test_fan_in_takes_what_the_network_was_seen_to_do():
-    params = {
-        "conv": jnp.zeros((3, 3, 8, 4)),
-        "heads": jnp.zeros((16, 2, 8)),
-        "vector": jnp.zeros(5),
-        "b": jnp.zeros(4),
+    seen = {
+        "conv": ((3, 3, 8, 4), Use(in_axes=(2,), fan_in=72), 72),
+        "heads": ((16, 2, 8), Use(in_axes=(0,), fan_in=16), 16),
+        "vector": ((5,), Use(in_axes=(0,), fan_in=5), 5),
+        "embedding": ((100, 8), Use(in_axes=(0,), fan_in=1), 1),
+        "bias": ((4,), Use(fan_in=1), 1),
+        "positions": ((1, 7, 4), Use(fan_in=1), 1),
+        "unknown": ((3, 2, 4), Use(in_axes=(0, 1), fan_in=0), 6),
     }
-    uses = {
-        "conv": Use(in_axes=(2,), fan_in=72),
-        "heads": Use(in_axes=(0,), fan_in=16),
-        "vector": Use(in_axes=(0,), fan_in=5),
-        "b": Use(),
-    }
+    params = {path: jnp.zeros(shape) for path, (shape, _, _) in seen.items()}
+    uses = {path: use for path, (_, use, _) in seen.items()}
     prior = priors.fan_in(gain=1.0)
     with pytest.raises(ValueError, match=r"'conv', of shape \(3, 3, 8, 4\).*bdl\.bind\(posterior, model, x\)"):
         prior.log_prob(params)
+    assert not prior.bound
     for bound in (prior.bind(uses), priors.by_path({"*": prior}).bind(uses)):
-        variances = [float(bound.distribution(path, array).scale) ** 2 for path, array in params.items()]
-        np.testing.assert_allclose(variances, [1 / 72, 1 / 16, 1 / 5, 1.0], rtol=1e-6)
-    assert jax.tree.structure(prior.bind(uses)) == jax.tree.structure(priors.fan_in(gain=2.0).bind(dict(uses)))
+        assert bound.bound
+        inputs = [1 / float(bound.distribution(path, array).scale) ** 2 for path, array in params.items()]
+        np.testing.assert_allclose(inputs, [expected for _, _, expected in seen.values()], rtol=1e-6)
+    same = priors.fan_in(gain=2.0).bind(dict(reversed(uses.items())))
+    assert jax.tree.structure(prior.bind(uses)) == jax.tree.structure(same)
 
 
 def test_log_prob_is_summed_in_float32():

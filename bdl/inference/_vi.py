@@ -82,7 +82,7 @@ def vi(
         gradient, terms = jax.grad(negative_elbo, has_aux=True)(learned)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, learned)
         posterior, model = eqx.combine(optax.apply_updates(learned, updates), fixed)
-        info = StepInfo(terms.elbo, terms.log_likelihood, terms.kl, optax.global_norm(gradient))
+        info = StepInfo(terms.elbo, terms.log_likelihood, terms.kl, optax.tree.norm(gradient))
         model = model.with_state(terms.state)
         return VIState(posterior, model, optimizer_state, state.step + 1, state.num_data), info
 

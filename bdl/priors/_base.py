@@ -61,7 +61,8 @@ def sum_log_prob(prior: Any, params: Any) -> jax.Array:
     for path, array in named_leaves(params).items():
         distribution = prior.distribution(path, array)
         if distribution is not None:
-            total += distribution.log_prob(array.astype(jnp.float32)).sum()
+            log_prob = distribution.log_prob(array.astype(jnp.float32))
+            total += jnp.broadcast_to(log_prob, array.shape).sum()
     return total
 
 

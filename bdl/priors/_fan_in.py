@@ -1,5 +1,6 @@
 """Weights whose scale keeps the size of a layer's outputs whatever its width."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,7 @@ class FanIn(FactorisedPrior):
     """Normal weights of variance gain / fan_in. See `fan_in`."""
 
     log_gain: jax.Array | Learned
-    # The number of inputs of each weight array, 0 where it has none (a bias); `None` before `bind`.
+    # The number of inputs of each array that shows it, 0 for a bias; `None` before `bind`.
     inputs: tuple[tuple[str, int], ...] | None = eqx.field(static=True, default=None)
 
     @property
@@ -44,28 +45,30 @@ class FanIn(FactorisedPrior):
 
     def bind(self, uses: dict[str, Use]) -> "FanIn":
         """The prior with the fan-in that the network was seen to use each array with."""
-        return FanIn(self.log_gain, tuple((path, use.fan_in if use.in_axes else 0) for path, use in uses.items()))
+        known = {path: use.fan_in if use.in_axes else 0 for path, use in uses.items() if use.fan_in}
+        return FanIn(self.log_gain, tuple(sorted(known.items())))
 
     def _inputs(self, path: str, array: Any) -> int:
-        bound = dict(self.inputs or ())
-        if path in bound:
-            return bound[path]
-        if array.ndim > 2:
+        known = dict(self.inputs or ())
+        if path in known:
+            return known[path]
+        if array.ndim > 2 and not self.bound:
             raise ValueError(
                 f"priors.fan_in() does not know which axes of {path!r}, of shape {tuple(array.shape)}, are inputs: it "
                 "has not seen the network. fit, predict and elbo tell it; before them, call "
                 "bdl.bind(posterior, model, x)."
             )
-        return array.shape[0] if array.ndim == 2 else 0
+        return math.prod(array.shape[:-1]) if array.ndim > 1 else 0
 
 
 def fan_in(gain: Any = 2.0) -> FanIn:
     """The default prior: w ~ Normal(0, gain / fan_in), so that outputs have the same size for any width.
 
     With gain 2 these are the scales of He et al. for ReLU layers; fan_in is the number of inputs of one output unit, a
-    convolution's pixels included, as the network uses the array (attention kernels of three axes too). Arrays without
-    inputs (biases, embeddings) have Normal(0, 1). One-axis arrays named `scale`, those of normalisation layers, have
-    Normal(1, 1): exempt from the rule, but not flat, so that the objective of a mean-field posterior stays a bound.
+    convolution's pixels included, as the network uses the array (attention kernels of three axes too); an embedding's
+    is 1. Where the use shows none, all axes but the last are inputs. Arrays that are added or multiplied entry by entry
+    (biases) have Normal(0, 1). One-axis arrays named `scale`, those of normalisation layers, have Normal(1, 1): exempt
+    from the rule, but not flat, so that the objective of a mean-field posterior stays a bound.
 
     Args:
         gain: the variance of a weight times its fan-in; fixed, or `bdl.learned(...)`.

@@ -1,0 +1,182 @@
+"""Pictures of predictions: predictions and arrays in, matplotlib axes out.
+
+Each function draws on `ax`, or on the axes of a new figure, and returns it: titles, units and limits are yours. Colours
+are those of Okabe and Ito, which the colour-blind tell apart.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bdl.uncertainty import ClassPrediction, Prediction
+
+__all__ = ["bands", "intervals", "probabilities", "uncertainty"]
+
+_ALEATORIC, _EPISTEMIC, _DOT, _MISS = "#56B4E9", "#E69F00", "#000000", "#D55E00"
+_Z = 1.96  # standard deviations to each side that hold 95 % of a Normal
+
+
+def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) -> Any:
+    """The predictive mean along one input, within mean ± 1.96 √aleatoric and, outside it, mean ± 1.96 √variance.
+
+    Args:
+        x: that input, [N], in any order.
+        prediction: at these inputs, [N] or [N, K].
+        column: which of the K targets.
+        ax: matplotlib axes; `None` for new ones.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are not as many inputs as predictions.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl, bdl.plots
+        >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((1, 1))})
+        >>> posterior = bdl.variational(network.params, bdl.families.normal(scale=0.1))
+        >>> model = bdl.Model(network, bdl.likelihoods.Normal(scale=0.5))
+        >>> x = jnp.linspace(-2, 2, 50)
+        >>> prediction = bdl.predict(jax.random.key(0), posterior, model, x[:, None], num_samples=100)
+        >>> bdl.plots.bands(x, prediction).get_legend_handles_labels()[1]
+        ['mean', '95 %: noise alone (aleatoric)', '95 %: noise and model (+ epistemic)']
+    """
+    x, mean, aleatoric, variance = _columns(column, x, prediction.mean, prediction.aleatoric, prediction.variance)
+    order = np.argsort(x)
+    x, mean, inner, outer = x[order], mean[order], _Z * np.sqrt(aleatoric[order]), _Z * np.sqrt(variance[order])
+
+    ax = _axes(ax)
+    ax.plot(x, mean, color=_DOT, lw=1.8, label="mean", zorder=3)
+    ax.fill_between(x, mean - inner, mean + inner, color=_ALEATORIC, alpha=0.5, lw=0, label="95 %: noise alone (aleatoric)")
+    ax.fill_between(x, mean + inner, mean + outer, color=_EPISTEMIC, lw=0, label="95 %: noise and model (+ epistemic)")
+    ax.fill_between(x, mean - outer, mean - inner, color=_EPISTEMIC, lw=0)
+    return ax
+
+
+def intervals(y: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) -> Any:
+    """What was observed against what was predicted, with 95 % intervals: mean ± 1.96 √variance.
+
+    An interval stands around the diagonal at its mean; of calibrated ones about 95 % hold their observation.
+
+    Args:
+        y: the targets observed, [N] or [N, K], in the prediction's units.
+        prediction: of these targets.
+        column: which of the K targets.
+        ax: matplotlib axes; `None` for new ones.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are not as many targets as predictions.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl, bdl.plots
+        >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((1, 1))})
+        >>> posterior = bdl.variational(network.params, bdl.families.normal(scale=0.1))
+        >>> model = bdl.Model(network, bdl.likelihoods.Normal(scale=0.5))
+        >>> x = jnp.linspace(-2, 2, 5)[:, None]
+        >>> prediction = bdl.predict(jax.random.key(0), posterior, model, x, num_samples=100)
+        >>> ax = bdl.plots.intervals(x + jnp.array([[0.0], [0.0], [0.0], [0.0], [9.0]]), prediction)
+        >>> ax.get_legend_handles_labels()[1]
+        ['4 of 5 observed inside', '1 of 5 outside', '95 % interval', 'observed = predicted']
+    """
+    y, mean, variance = _columns(column, y, prediction.mean, prediction.variance)
+    bars = _Z * np.sqrt(variance)
+    missed = np.abs(y - mean) > bars
+
+    ax = _axes(ax)
+    for rows, colour, marker, where in ((~missed, _DOT, "o", "observed inside"), (missed, _MISS, "X", "outside")):
+        label = f"{rows.sum()} of {len(y)} {where}"
+        ax.scatter(mean[rows], y[rows], s=16 if marker == "o" else 40, color=colour, marker=marker, lw=0, label=label, zorder=3)
+    ax.errorbar(mean, mean, yerr=bars, fmt="none", ecolor=_ALEATORIC, alpha=0.6, lw=1.6, label="95 % interval", zorder=1)
+    ax.axline((mean.mean(), mean.mean()), slope=1, color="0.4", lw=1, ls="--", label="observed = predicted", zorder=2)
+    return ax
+
+
+def probabilities(prediction: ClassPrediction, index: int = 0, *, classes: Sequence[Any] | None = None, ax: Any = None) -> Any:
+    """The class probabilities of one input as bars, with whiskers of ± 1 standard deviation over draws of the weights.
+
+    Args:
+        prediction: of inputs [N].
+        index: which of the inputs.
+        classes: the names of the K classes; `None` for 0 to K − 1.
+        ax: matplotlib axes; `None` for new ones.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are not as many names as classes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl, bdl.plots
+        >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((2, 3))})
+        >>> posterior = bdl.variational(network.params, bdl.families.normal(scale=1.0))
+        >>> model = bdl.Model(network, bdl.likelihoods.Categorical())
+        >>> prediction = bdl.predict(jax.random.key(0), posterior, model, jnp.ones((1, 2)), num_samples=100)
+        >>> ax = bdl.plots.probabilities(prediction, classes=["ant", "bee", "cow"])
+        >>> [label.get_text() for label in ax.get_xticklabels()]
+        ['ant', 'bee', 'cow']
+    """
+    probs = np.asarray(prediction.probs)[index]
+    # standard_error = std / √S
+    std = np.asarray(prediction.standard_error)[index] * np.sqrt(prediction.num_samples)
+    names = range(len(probs)) if classes is None else classes
+    if len(names) != len(probs):
+        raise ValueError(f"plots: expected a name for each of {len(probs)} classes, got {len(names)}: {list(names)}.")
+
+    ax = _axes(ax)
+    # A probability's whisker ends at 0 and at 1.
+    whiskers = np.stack([np.minimum(std, probs), np.minimum(std, 1 - probs)])
+    ax.bar(range(len(probs)), probs, color=_ALEATORIC, yerr=whiskers, error_kw={"ecolor": _DOT, "lw": 1.2, "capsize": 2.5})
+    ax.set(xticks=range(len(probs)), xticklabels=[str(name) for name in names], ylim=(0, 1.02), ylabel="probability")
+    return ax
+
+
+def uncertainty(prediction: ClassPrediction, *, names: Sequence[Any] | None = None, ax: Any = None) -> Any:
+    """The entropy of each input as a bar of two parts, the aleatoric and the epistemic one, in nats.
+
+    Args:
+        prediction: of inputs [N].
+        names: of the inputs; `None` for 0 to N − 1.
+        ax: matplotlib axes; `None` for new ones.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are not as many names as inputs.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl, bdl.plots
+        >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((2, 3))})
+        >>> posterior = bdl.variational(network.params, bdl.families.normal(scale=1.0))
+        >>> model = bdl.Model(network, bdl.likelihoods.Categorical())
+        >>> prediction = bdl.predict(jax.random.key(0), posterior, model, jnp.ones((2, 2)), num_samples=100)
+        >>> bdl.plots.uncertainty(prediction, names=["first", "second"]).get_xlabel()
+        'entropy [nats]'
+    """
+    aleatoric, epistemic = np.asarray(prediction.aleatoric), np.asarray(prediction.epistemic)
+    names = range(len(aleatoric)) if names is None else names
+    if len(names) != len(aleatoric):
+        raise ValueError(f"plots: expected a name for each of {len(aleatoric)} inputs, got {len(names)}: {list(names)}.")
+
+    ax = _axes(ax)
+    rows = range(len(aleatoric))
+    ax.barh(rows, aleatoric, color=_ALEATORIC, label="aleatoric: expected entropy")
+    ax.barh(rows, epistemic, left=aleatoric, color=_EPISTEMIC, hatch="//", label="epistemic: mutual information")
+    ax.set(yticks=rows, yticklabels=[str(name) for name in names], xlabel="entropy [nats]")
+    ax.invert_yaxis()  # the first input on top
+    return ax
+
+
+def _axes(ax: Any) -> Any:
+    if ax is not None:
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("bdl.plots needs matplotlib: pip install 'bdl[plots]'.") from error
+    return plt.subplots(layout="constrained")[1]
+
+
+def _columns(column: int, *arrays: Any) -> list[np.ndarray]:
+    """One column of each array, [N]."""
+    columns = [a[:, column] if a.ndim == 2 else a.ravel() for a in map(np.asarray, arrays)]
+    if len({len(a) for a in columns}) > 1:
+        raise ValueError(f"plots: expected as many predictions as there are values, got shapes {[np.shape(a) for a in arrays]}.")
+    return columns
