@@ -5,7 +5,7 @@ algorithm turns it into a posterior: anything that can draw the network's weight
 network and keeps running moments; uncertainty splits them.
 """
 
-from bdl import families, inference, likelihoods, networks, noise, posteriors, priors
+from bdl import families, inference, likelihoods, networks, noise, posteriors, priors, testing
 from bdl._bind import bind
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
@@ -51,5 +51,6 @@ __all__ = [
     "priors",
     "save",
     "summary",
+    "testing",
     "variational",
 ]

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from bdl._paths import stable_hash
 from bdl.model import Model
 from bdl.noise import find_uses
 
@@ -32,12 +33,17 @@ def bind(posterior: Any, model: Model, x: Any) -> tuple[Any, Model]:
     if is_bound(posterior) and is_bound(model.prior):
         return posterior, model
     network = model.network
-    params = jax.eval_shape(lambda: posterior.mean)  # a draw's rows may not be known yet
+    params = jax.eval_shape(lambda: _weights(posterior))
     uses = find_uses(lambda params, x, state: network.apply(params, state, x), params, x, network.state)
     if hasattr(posterior, "bind"):
         posterior = posterior.bind(uses)
     prior = model.prior.bind(uses) if hasattr(model.prior, "bind") else model.prior
     return posterior, Model(network, model.likelihood, prior)
+
+
+def _weights(posterior: Any) -> Any:
+    # The rows of a draw may not be known yet, those of the mean need not be.
+    return posterior.mean if hasattr(posterior, "mean") else posterior.sample(jax.random.key(stable_hash("bind")))
 
 
 def is_bound(node: Any) -> bool:

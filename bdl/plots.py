@@ -18,7 +18,10 @@ _Z = 1.96  # standard deviations to each side that hold 95 % of a Normal
 
 
 def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) -> Any:
-    """The predictive mean along one input, within mean ± 1.96 √aleatoric and, outside it, mean ± 1.96 √variance.
+    """The predictive mean along one input, and two bands around it that hold 95 % each:
+
+        mean ± 1.96 √epistemic, where the model believes the mean to be;
+        mean ± 1.96 √(epistemic + aleatoric), where an observation is.
 
     Args:
         x: that input, [N], in any order.
@@ -38,17 +41,17 @@ def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) ->
         >>> x = jnp.linspace(-2, 2, 50)
         >>> prediction = bdl.predict(jax.random.key(0), posterior, model, x[:, None], num_samples=100)
         >>> bdl.plots.bands(x, prediction).get_legend_handles_labels()[1]
-        ['mean', '95 %: noise alone (aleatoric)', '95 %: noise and model (+ epistemic)']
+        ['mean', 'epistemic: the mean, 95 %', '+ aleatoric: an observation, 95 %']
     """
-    x, mean, aleatoric, variance = _columns(column, x, prediction.mean, prediction.aleatoric, prediction.variance)
+    x, mean, epistemic, variance = _columns(column, x, prediction.mean, prediction.epistemic, prediction.variance)
     order = np.argsort(x)
-    x, mean, inner, outer = x[order], mean[order], _Z * np.sqrt(aleatoric[order]), _Z * np.sqrt(variance[order])
+    x, mean, inner, outer = x[order], mean[order], _Z * np.sqrt(epistemic[order]), _Z * np.sqrt(variance[order])
 
     ax = _axes(ax)
     ax.plot(x, mean, color=_DOT, lw=1.8, label="mean", zorder=3)
-    ax.fill_between(x, mean - inner, mean + inner, color=_ALEATORIC, alpha=0.5, lw=0, label="95 %: noise alone (aleatoric)")
-    ax.fill_between(x, mean + inner, mean + outer, color=_EPISTEMIC, lw=0, label="95 %: noise and model (+ epistemic)")
-    ax.fill_between(x, mean - outer, mean - inner, color=_EPISTEMIC, lw=0)
+    ax.fill_between(x, mean - inner, mean + inner, color=_EPISTEMIC, lw=0, label="epistemic: the mean, 95 %")
+    for sign, label in ((-1, "+ aleatoric: an observation, 95 %"), (1, None)):
+        ax.fill_between(x, mean + sign * inner, mean + sign * outer, color=_ALEATORIC, alpha=0.5, lw=0, label=label)
     return ax
 
 
@@ -83,15 +86,18 @@ def intervals(y: Any, prediction: Prediction, *, column: int = 0, ax: Any = None
     missed = np.abs(y - mean) > bars
 
     ax = _axes(ax)
-    for rows, colour, marker, where in ((~missed, _DOT, "o", "observed inside"), (missed, _MISS, "X", "outside")):
+    for rows, style, where in ((~missed, (_DOT, "o", 16), "observed inside"), (missed, (_MISS, "X", 40), "outside")):
+        colour, marker, size = style
         label = f"{rows.sum()} of {len(y)} {where}"
-        ax.scatter(mean[rows], y[rows], s=16 if marker == "o" else 40, color=colour, marker=marker, lw=0, label=label, zorder=3)
-    ax.errorbar(mean, mean, yerr=bars, fmt="none", ecolor=_ALEATORIC, alpha=0.6, lw=1.6, label="95 % interval", zorder=1)
+        ax.scatter(mean[rows], y[rows], s=size, color=colour, marker=marker, lw=0, label=label, zorder=3)
+    ax.errorbar(mean, mean, yerr=bars, fmt="none", ecolor=_ALEATORIC, alpha=0.6, label="95 % interval", zorder=1)
     ax.axline((mean.mean(), mean.mean()), slope=1, color="0.4", lw=1, ls="--", label="observed = predicted", zorder=2)
     return ax
 
 
-def probabilities(prediction: ClassPrediction, index: int = 0, *, classes: Sequence[Any] | None = None, ax: Any = None) -> Any:
+def probabilities(
+    prediction: ClassPrediction, index: int = 0, *, classes: Sequence[Any] | None = None, ax: Any = None
+) -> Any:
     """The class probabilities of one input as bars, with whiskers of ± 1 standard deviation over draws of the weights.
 
     Args:
@@ -117,15 +123,12 @@ def probabilities(prediction: ClassPrediction, index: int = 0, *, classes: Seque
     probs = np.asarray(prediction.probs)[index]
     # standard_error = std / √S
     std = np.asarray(prediction.standard_error)[index] * np.sqrt(prediction.num_samples)
-    names = range(len(probs)) if classes is None else classes
-    if len(names) != len(probs):
-        raise ValueError(f"plots: expected a name for each of {len(probs)} classes, got {len(names)}: {list(names)}.")
+    whiskers = np.stack([np.minimum(std, probs), np.minimum(std, 1 - probs)])  # that end at 0 and at 1
+    names = _names("classes", classes, len(probs))
 
     ax = _axes(ax)
-    # A probability's whisker ends at 0 and at 1.
-    whiskers = np.stack([np.minimum(std, probs), np.minimum(std, 1 - probs)])
-    ax.bar(range(len(probs)), probs, color=_ALEATORIC, yerr=whiskers, error_kw={"ecolor": _DOT, "lw": 1.2, "capsize": 2.5})
-    ax.set(xticks=range(len(probs)), xticklabels=[str(name) for name in names], ylim=(0, 1.02), ylabel="probability")
+    ax.bar(range(len(probs)), probs, color=_ALEATORIC, yerr=whiskers, ecolor=_DOT, capsize=2.5)
+    ax.set(xticks=range(len(probs)), xticklabels=names, ylim=(0, 1.02), ylabel="probability")
     return ax
 
 
@@ -151,15 +154,13 @@ def uncertainty(prediction: ClassPrediction, *, names: Sequence[Any] | None = No
         'entropy [nats]'
     """
     aleatoric, epistemic = np.asarray(prediction.aleatoric), np.asarray(prediction.epistemic)
-    names = range(len(aleatoric)) if names is None else names
-    if len(names) != len(aleatoric):
-        raise ValueError(f"plots: expected a name for each of {len(aleatoric)} inputs, got {len(names)}: {list(names)}.")
+    rows = range(len(aleatoric))
+    names = _names("names", names, len(rows))
 
     ax = _axes(ax)
-    rows = range(len(aleatoric))
     ax.barh(rows, aleatoric, color=_ALEATORIC, label="aleatoric: expected entropy")
     ax.barh(rows, epistemic, left=aleatoric, color=_EPISTEMIC, hatch="//", label="epistemic: mutual information")
-    ax.set(yticks=rows, yticklabels=[str(name) for name in names], xlabel="entropy [nats]")
+    ax.set(yticks=rows, yticklabels=names, xlabel="entropy [nats]")
     ax.invert_yaxis()  # the first input on top
     return ax
 
@@ -178,5 +179,14 @@ def _columns(column: int, *arrays: Any) -> list[np.ndarray]:
     """One column of each array, [N]."""
     columns = [a[:, column] if a.ndim == 2 else a.ravel() for a in map(np.asarray, arrays)]
     if len({len(a) for a in columns}) > 1:
-        raise ValueError(f"plots: expected as many predictions as there are values, got shapes {[np.shape(a) for a in arrays]}.")
+        shapes = [np.shape(a) for a in arrays[:2]]
+        raise ValueError(f"plots: expected as many values as predictions, got shapes {shapes[0]} and {shapes[1]}.")
     return columns
+
+
+def _names(argument: str, names: Sequence[Any] | None, count: int) -> list[str]:
+    """`names` as strings, or 0 to `count` − 1."""
+    names = range(count) if names is None else names
+    if len(names) != count:
+        raise ValueError(f"plots: expected {count} {argument}, one for each bar, got {len(names)}: {list(names)}.")
+    return [str(name) for name in names]

@@ -1,8 +1,12 @@
 """The same work in PyTorch and bayesian-torch: the perceptron, with dropout before each layer or mean-field Normal."""
 
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any
+
+# Else its threads spin between two calls, and slow down the reference that alternates with them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from torch import nn
