@@ -32,7 +32,7 @@ demo: $(VENV)/.examples  ## run the regression and the classification example
 	$(RUN) examples/02_classification.py
 
 test: $(VENV)/.test  ## run the tests and the doctests, less the slow ones
-	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile -m "not slow"
+	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.test  ## run the slow tests
 	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 -m slow

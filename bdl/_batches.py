@@ -49,13 +49,11 @@ class ArrayBatches(eqx.Module):
         place = used + jnp.arange(self.batch_size)
         over = place >= size
         this, following = (_mix(order + jnp.uint32(_GOLDEN) * (epoch + i).astype(jnp.uint32)) for i in range(2))
-        words = jnp.where(over, following[:, None], this[:, None])
-        # The barriers keep XLA from working out an index, or a row, again wherever it is used.
-        index = jax.lax.optimization_barrier(permute(words, jnp.where(over, place - size, place), size))
+        words = jnp.where(over[None], following[:, None], this[:, None])
+        index = permute(words, jnp.where(over, place - size, place), size)
         batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), self.data)
-        batch = jax.lax.optimization_barrier(batch)
         used = used + self.batch_size
-        return batch, (epoch + (used >= size), used % size)
+        return batch, (epoch + used // size, used % size)
 
 
 def random_order(key: jax.Array) -> jax.Array:

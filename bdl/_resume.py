@@ -29,15 +29,16 @@ class Checkpoint:
         self._settings = settings
         self._due = time.perf_counter() + _SECONDS
 
-    def restore(self, run: Run, infos: Any) -> Trail:
+    def restore(self, run: Run, infos: Any, num_steps: int) -> Trail:
         """The trail in the file, or a new one that begins with `run`.
 
         Args:
             run: as the fit would start.
-            infos: the shapes and dtypes of a step's infos, without the axis of steps.
+            infos: the shapes of a step's infos.
+            num_steps: that the fit is to have in all.
 
         Raises:
-            ValueError: the file is damaged, or of a fit with other settings or another structure.
+            ValueError: the file is damaged, of more steps, or of a fit with other settings or another structure.
         """
         if not self._path.exists():
             return Trail(run)
@@ -52,6 +53,8 @@ class Checkpoint:
                     "Set it as it was to go on, or give another path to start anew."
                 )
         step = notes["step"]
+        if step > num_steps:
+            raise ValueError(f"the checkpoint {self._path} is of {step} steps, more than num_steps={num_steps}.")
         longer = jax.tree.map(lambda a: jax.ShapeDtypeStruct((step, *a.shape), np.float32), infos)
         tree = read_tree(self._path, {"run": run, "infos": longer})
         told = jax.tree.map(np.asarray, tree["infos"])

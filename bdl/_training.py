@@ -34,12 +34,11 @@ class HeldOut(eqx.Module):
 
 
 class Plan(eqx.Module):
-    """What stays as it is throughout a fit; `batches` is `None` where they come from the host."""
+    """What every step uses; `batches` is `None` where they come from the host."""
 
     algorithm: Algorithm = eqx.field(static=True)
     key: jax.Array
     batches: ArrayBatches | None
-    held_out: HeldOut | None
 
 
 class Run(eqx.Module):
@@ -70,8 +69,8 @@ class Run(eqx.Module):
 
 
 @eqx.filter_jit
-def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int) -> Run:
-    """The run before its first step."""
+def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int, keep_best: bool) -> Run:
+    """The run before its first step; `x` is a batch of inputs, for its shape."""
     posterior, model = bind(posterior, model, x)
     state = plan.algorithm.init(derive(plan.key, "init"), posterior, model, num_data=num_data)
     state = jax.tree.map(_settled, state)
@@ -81,7 +80,7 @@ def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int) -> Run:
         step=zero,
         position=(zero, zero),
         alive=jnp.array(True),
-        best=None if plan.held_out is None else (state.posterior, state.model),
+        best=(state.posterior, state.model) if keep_best else None,
         best_score=jnp.array(-jnp.inf, jnp.float32),
         waited=zero,
     )
@@ -93,7 +92,8 @@ def advance(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
     state, info = plan.algorithm.step(derive(plan.key, "fit", run.step), run.state, batch)
     finite = jnp.isfinite(sum(leaf.sum() for leaf in jax.tree.leaves(info)))
     info = jax.tree.map(lambda a: jnp.where(run.alive, a, jnp.nan).astype(jnp.float32), info)
-    return dataclasses.replace(run, state=state, step=run.step + run.alive, alive=run.alive & finite), info
+    step = run.step + run.alive.astype(jnp.int32)
+    return dataclasses.replace(run, state=state, step=step, alive=run.alive & finite), info
 
 
 def info_shapes(plan: Plan, batch: Any, run: Run) -> Any:
@@ -130,13 +130,13 @@ def unguarded_block(plan: Plan, count: jax.Array, run: Run) -> tuple[Run, Any]:
 
 
 @eqx.filter_jit
-def look(plan: Plan, run: Run) -> tuple[Run, jax.Array]:
+def look(key: jax.Array, held_out: HeldOut, run: Run) -> tuple[Run, jax.Array]:
     """Score the run, keep its posterior and model if they are the best so far, end it if patience has run out.
 
-    Every look uses the same key, so that scores differ by what was learned and not by the draws.
+    Every look uses the same draws, so that scores differ by what was learned.
     """
-    held_out, now = plan.held_out, (run.state.posterior, run.state.model)
-    score = held_out.score(derive(plan.key, "held out"), *now, held_out.data)
+    now = (run.state.posterior, run.state.model)
+    score = held_out.score(derive(key, "held out"), *now, held_out.data)
     score = jnp.where(run.alive, score, jnp.nan).astype(jnp.float32)
     better = score > run.best_score
     waited = jnp.where(better, 0, run.waited + 1)
@@ -151,22 +151,21 @@ def look(plan: Plan, run: Run) -> tuple[Run, jax.Array]:
 
 
 @eqx.filter_jit
-def whole(plan: Plan, num_steps: int, run: Run) -> tuple[Run, Any, jax.Array]:
+def whole(plan: Plan, held_out: HeldOut | None, num_steps: int, run: Run) -> tuple[Run, Any, jax.Array]:
     """All steps and looks as one program: the run, the infos and the held-out scores."""
-    every = num_steps + 1 if plan.held_out is None else plan.held_out.every
+    every = num_steps if held_out is None else min(held_out.every, num_steps)
     full, rest = divmod(num_steps, every)
 
     def leg(i: Any, count: int, carry: tuple[Run, Any, jax.Array]) -> tuple[Run, Any, jax.Array]:
         run, infos, scores = carry
         run, infos = _guarded_steps(plan, count, run, infos, i * every)
-        if plan.held_out is None:
+        if held_out is None:
             return run, infos, scores
-        run, score = look(plan, run)
+        run, score = look(plan.key, held_out, run)
         return run, infos, scores.at[i].set(score)
 
-    num_looks = 0 if plan.held_out is None else full + (rest > 0)
-    carry = (run, _places(plan, num_steps, run), jnp.full(num_looks, jnp.nan))
-    carry = _loop(full, lambda i, carry: leg(i, every, carry), carry) if full else carry
+    scores = jnp.full(0 if held_out is None else full + (rest > 0), jnp.nan)
+    carry = _loop(full, lambda i, carry: leg(i, every, carry), (run, _places(plan, num_steps, run), scores))
     return leg(full, rest, carry) if rest else carry
 
 

@@ -11,7 +11,7 @@ from bdl._paths import named_leaves
 from bdl._progress import progress_bar
 from bdl._resume import Checkpoint
 from bdl._trail import Trail
-from bdl._training import CAPACITY, Plan, block, look, single
+from bdl._training import CAPACITY, HeldOut, Plan, block, look, single
 
 _SECONDS = 0.5  # that a block should take
 
@@ -19,6 +19,7 @@ _SECONDS = 0.5  # that a block should take
 def watch(
     plan: Plan,
     batches: Iterator[Any] | None,
+    held_out: HeldOut | None,
     trail: Trail,
     num_steps: int,
     block_size: int | None,
@@ -30,6 +31,7 @@ def watch(
     Args:
         plan: of the fit.
         batches: those of the host from the trail's step on; `None` where the plan has them.
+        held_out: what to score the run on.
         trail: is changed.
         num_steps: to be done in all.
         block_size: steps in a block; `None` for about half a second's worth.
@@ -38,7 +40,7 @@ def watch(
     """
     bar = progress_bar(num_steps, trail.step, progress)
     try:
-        _loop(plan, batches, trail, num_steps, block_size, bar, file)
+        _loop(plan, batches, held_out, trail, num_steps, block_size, bar, file)
     except KeyboardInterrupt:
         trail.fetch()
         if file is not None or trail.step == 0:
@@ -57,17 +59,18 @@ def watch(
 def _loop(
     plan: Plan,
     batches: Iterator[Any] | None,
+    held_out: HeldOut | None,
     trail: Trail,
     num_steps: int,
     block_size: int | None,
     bar: Any,
     file: Checkpoint | None,
 ) -> None:
-    every = num_steps if plan.held_out is None else plan.held_out.every
+    every = num_steps if held_out is None else held_out.every
     count = min(block_size or 1, CAPACITY)
     while True:
-        if plan.held_out is not None and _is_due(trail, every, num_steps):
-            run, score = look(plan, trail.run)
+        if held_out is not None and _is_due(trail, every, num_steps):
+            run, score = look(plan.key, held_out, trail.run)
             looks = [*trail.looks, (trail.step, float(score))]
             trail.run, trail.looks = run, looks
         if file is not None:

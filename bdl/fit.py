@@ -21,6 +21,7 @@ from bdl._trail import Trail
 from bdl._training import HeldOut, Plan, Run, info_shapes, start, unguarded_block, whole
 from bdl._watch import watch
 from bdl.inference._base import Algorithm
+from bdl.log_predictive import log_predictive
 
 
 class History(eqx.Module):
@@ -88,8 +89,8 @@ def fit(
     interrupted: the draws of step t come from `key` and t.
 
     Under `jit` or `vmap` the fit is one quiet program: `jax.vmap` over keys, data, rates or priors trains them all at
-    once. Values are not looked at there. A run whose loss becomes non-finite stays at its last finite state, and its
-    history shows it.
+    once. Values are not looked at there: a run whose loss becomes non-finite stays at a finite state, of up to 32 steps
+    before, and its history shows it.
 
     Args:
         key: a random key.
@@ -143,7 +144,7 @@ def fit(
     key = check_key(key)
     num_steps = _count("num_steps", num_steps)
     block_size = None if block_size is None else _count("block_size", block_size)
-    traced = _traced((key, posterior, model, data, validation))
+    traced = _traced((key, posterior, model, validation)) or (_is_pair(data) and _traced(data))
     if not traced:
         _check_pair(key, posterior, model, validation)
         _check_pair(key, posterior, model, data if _is_pair(data) else None)
@@ -153,15 +154,15 @@ def fit(
         _check_pair(key, posterior, model, batches.example())
     held_out = _held_out(validation, score, evaluate_every, patience, num_steps)
 
-    plan = Plan(algorithm, key, None if host else batches, held_out)
-    run = start(plan, posterior, model, batches.example()[0], num_data)
+    plan = Plan(algorithm, key, None if host else batches)
+    run = start(plan, posterior, model, batches.example()[0], num_data, held_out is not None)
     if not (host or traced):
         # No steps. An algorithm may close over a tracer (a learning rate under `vmap`), and only this shows it.
         run, _ = unguarded_block(plan, jnp.int32(0), run)
     if traced or _traced(run):
         if host or checkpoint is not None:
             raise ValueError("under `jit` or `vmap` the data must be arrays (x, y), and `checkpoint` must be None.")
-        run, infos, scores = whole(plan, num_steps, run)
+        run, infos, scores = whole(plan, held_out, num_steps, run)
         return _fitted(run, infos, scores, [min((i + 1) * held_out.every, num_steps) for i in range(len(scores))])
 
     trail, file = Trail(run), None
@@ -171,11 +172,12 @@ def fit(
             key=np.asarray(jax.random.key_data(key)).tolist(),
             num_data=num_data,
             batch_size=None if host else batches.batch_size,
+            validation=held_out is not None,
             evaluate_every=held_out and held_out.every,
         )
-        trail = file.restore(run, info_shapes(plan, batches.example(), run))
+        trail = file.restore(run, info_shapes(plan, batches.example(), run), num_steps)
     stream = itertools.islice(batches, trail.step, None) if host else None
-    watch(plan, stream, trail, num_steps, block_size, progress, file)
+    watch(plan, stream, held_out, trail, num_steps, block_size, progress, file)
     return _fitted(trail.run, trail.infos(), [score for _, score in trail.looks], [step for step, _ in trail.looks])
 
 
@@ -230,8 +232,6 @@ def _held_out(validation: Any, score: Any, every: int | None, patience: int | No
 
 
 def _mean_log_predictive(key: jax.Array, posterior: Any, model: Any, data: Any) -> jax.Array:
-    from bdl.log_predictive import log_predictive
-
     return log_predictive(key, posterior, model, data, num_samples=16).mean()
 
 

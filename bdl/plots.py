@@ -18,10 +18,9 @@ _Z = 1.96  # standard deviations to each side that hold 95 % of a Normal
 
 
 def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) -> Any:
-    """The predictive mean along one input, and two bands around it that hold 95 % each:
+    """The predictive mean along one input, between ± 1.96 √epistemic and, further out, ± 1.96 √variance.
 
-        mean ± 1.96 √epistemic, where the model believes the mean to be;
-        mean ± 1.96 √(epistemic + aleatoric), where an observation is.
+    Were all Normal, the first band would hold 95 % of the draws of the mean, the second 95 % of the observations.
 
     Args:
         x: that input, [N], in any order.

@@ -1,7 +1,7 @@
 """A training step: dropout and mean-field Normal with local noise, over the plain network's step.
 
-The reference is what one writes by hand: the gradient of the same log-likelihood, and Adam. Both run twenty steps in
-one compiled loop, as `bdl.fit` does.
+The reference is what one writes by hand: the gradient of the same log-likelihood, and Adam. Both run
+some steps in one compiled loop, as `bdl.fit` does.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ ADAM = optax.adam(1e-3)
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    steps = 2 if settings.fast else 20
+    steps = {"MLP": 2, "CNN": 1, "LSTM": 1} if settings.fast else {"MLP": 20, "CNN": 2, "LSTM": 5}
     batch, features, width = (16, 8, 16) if settings.fast else (256, 64, 512)
     images, filters = ((4, 8, 8, 1), 4) if settings.fast else ((64, 28, 28, 1), 32)
     series, units = ((4, 5, 2), 8) if settings.fast else ((64, 50, 8), 64)
@@ -36,25 +36,25 @@ def rows(settings: Settings) -> Iterator[Row]:
         "CNN": (CNN(filters), classes, categorical),
         "LSTM": (LSTM(units), (series, jnp.ones((len(series), 1))), gaussian),
     }
-    plain = {name: by_hand(module, *case, steps) for name, (module, *case) in cases.items()}
+    plain = {name: by_hand(module, *case, steps[name]) for name, (module, *case) in cases.items()}
     for name, case in cases.items():
-        ours = variational(*case, bdl.families.bernoulli_dropout(RATE), steps)
+        ours = variational(*case, bdl.families.bernoulli_dropout(RATE), steps[name])
         yield compare(f"step, local dropout, {name}", plain[name], ours, settings, 1.15)
     for name, case in cases.items():
-        ours = variational(*case, bdl.families.normal(SCALE), steps)
+        ours = variational(*case, bdl.families.normal(SCALE), steps[name])
         yield compare(f"step, mean-field Normal, local noise, {name}", plain[name], ours, settings, 2.3)
-    theirs = by_hand(MLP(width, RATE), data, gaussian, steps)
+    theirs = by_hand(MLP(width, RATE), data, gaussian, steps["MLP"])
     yield compare("  Flax nn.Dropout, MLP", plain["MLP"], theirs, settings)
-    theirs = by_hand(CNN(filters, RATE), classes, categorical, steps)
+    theirs = by_hand(CNN(filters, RATE), classes, categorical, steps["CNN"])
     yield compare("  Flax nn.Dropout of channels, CNN", plain["CNN"], theirs, settings)
-    theirs = _numpyro.train(width, data, NUM_DATA, steps, SCALE)
+    theirs = _numpyro.train(width, data, NUM_DATA, steps["MLP"], SCALE)
     yield compare("  numpyro SVI, AutoNormal, MLP", plain["MLP"], theirs, settings)
 
     def torch(bayesian: bool, rate: float | None) -> Callable[[], Any]:
         from benchmarks import _torch
 
         network = _torch.bayesian_mlp(features, width) if bayesian else _torch.mlp(features, width, rate)
-        return _torch.train(network, batch, features, NUM_DATA, steps, kl=bayesian)
+        return _torch.train(network, batch, features, NUM_DATA, steps["MLP"], kl=bayesian)
 
     yield rival("  torch, plain, MLP", ("torch",), plain["MLP"], lambda: torch(False, None), settings)
     yield rival("  torch, dropout, MLP", ("torch",), plain["MLP"], lambda: torch(False, RATE), settings)

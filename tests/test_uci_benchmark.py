@@ -1,26 +1,23 @@
 """The UCI benchmark, on made-up data in the layout of the published sets."""
 
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parent.parent / "benchmarks" / "uci.py"
+ROOT = Path(__file__).parent.parent
 N, D, SPLITS = 200, 3, 2
 NOISE = 3.0
 
 
 @pytest.fixture(scope="module")
 def uci():
-    spec = importlib.util.spec_from_file_location("uci_benchmark", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        return importlib.import_module("benchmarks.uci")
 
 
 @pytest.fixture(scope="module")

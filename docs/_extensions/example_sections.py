@@ -10,6 +10,7 @@ class ExampleSections(griffe.Extension):
     """Reads `Example:` as `Examples:`, so that its lines are code and not text."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Called for everything that is documented."""
         del kwargs
         if obj.docstring:
             obj.docstring.value = re.sub(r"^(\s*)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
