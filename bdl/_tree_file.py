@@ -123,7 +123,7 @@ def _from_numpy(array: np.ndarray, like: Any, key_impl: str | None) -> Any:
 def _read(path: str | os.PathLike[str], names: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The header, and those of the arrays called `names` that are there."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             header = json.loads(file[_HEADER].item())
             if header["format"] != _FORMAT:
                 raise ValueError(f"its format is {header['format']}, this version of bdl reads {_FORMAT}")

@@ -57,8 +57,8 @@ def leaf_kl(key: Any, path: str, leaf: Any, distribution: Any, num_samples: int 
         return jnp.float32(0) if distribution is None else -_log_prob(distribution, leaf)
     if distribution is None:
         return -_entropy(path, leaf)
-    if hasattr(leaf, "kl"):
-        return leaf.kl(distribution)
+    if hasattr(leaf, "kl") and (own := leaf.kl(distribution)) is not NotImplemented:
+        return own
     if hasattr(leaf, "distribution"):
         try:
             return jnp.broadcast_to(kl_divergence(leaf.distribution, distribution), jnp.shape(leaf.mean)).sum()

@@ -40,7 +40,7 @@ def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) ->
         >>> x = jnp.linspace(-2, 2, 50)
         >>> prediction = bdl.predict(jax.random.key(0), posterior, model, x[:, None], num_samples=100)
         >>> bdl.plots.bands(x, prediction).get_legend_handles_labels()[1]
-        ['mean', 'epistemic: the mean, 95 %', '+ aleatoric: an observation, 95 %']
+        ['mean', '95 % for the mean: epistemic', '95 % for an observation: + aleatoric']
     """
     x, mean, epistemic, variance = _columns(column, x, prediction.mean, prediction.epistemic, prediction.variance)
     order = np.argsort(x)
@@ -48,8 +48,8 @@ def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) ->
 
     ax = _axes(ax)
     ax.plot(x, mean, color=_DOT, lw=1.8, label="mean", zorder=3)
-    ax.fill_between(x, mean - inner, mean + inner, color=_EPISTEMIC, lw=0, label="epistemic: the mean, 95 %")
-    for sign, label in ((-1, "+ aleatoric: an observation, 95 %"), (1, None)):
+    ax.fill_between(x, mean - inner, mean + inner, color=_EPISTEMIC, lw=0, label="95 % for the mean: epistemic")
+    for sign, label in ((-1, "95 % for an observation: + aleatoric"), (1, None)):
         ax.fill_between(x, mean + sign * inner, mean + sign * outer, color=_ALEATORIC, alpha=0.5, lw=0, label=label)
     return ax
 
@@ -78,7 +78,7 @@ def intervals(y: Any, prediction: Prediction, *, column: int = 0, ax: Any = None
         >>> prediction = bdl.predict(jax.random.key(0), posterior, model, x, num_samples=100)
         >>> ax = bdl.plots.intervals(x + jnp.array([[0.0], [0.0], [0.0], [0.0], [9.0]]), prediction)
         >>> ax.get_legend_handles_labels()[1]
-        ['4 of 5 observed inside', '1 of 5 outside', '95 % interval', 'observed = predicted']
+        ['4 of 5 observed inside', '1 of 5 outside', 'observed = predicted', '95 % interval']
     """
     y, mean, variance = _columns(column, y, prediction.mean, prediction.variance)
     bars = _Z * np.sqrt(variance)

@@ -13,6 +13,7 @@ import argparse
 import csv
 import dataclasses
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -52,9 +53,11 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, li
     lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
     reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))
     header = [name.strip() for name in next(reader)]
+    if len(set(header)) < max(len(header), 2) or all(re.fullmatch(r"[-+.\deE]+", name) for name in header):
+        raise ValueError(f"{path}: expected a first line that names two columns or more, each once; got {lines[0]!r}.")
     target = header[-1] if target is None else target
-    if target not in header or len(header) < 2:
-        raise ValueError(f"{path}: no column {target!r} beside others; the columns are {', '.join(header)}.")
+    if target not in header:
+        raise ValueError(f"{path}: no column {target!r}; the columns are {', '.join(header)}.")
     rows = []
     for cells in filter(None, reader):
         where = f"{path}, line {reader.line_num}"
@@ -217,22 +220,24 @@ def in_units(prediction):
     return dataclasses.replace(prediction, mean=mean + std * prediction.mean, **variances)
 
 
+prediction = in_units(result[0])
 z, t = data.train
-column = int(np.argmax(np.abs(z.T @ t)))
+column = int(np.argmax(np.abs(z.T @ t)))  # the input with the largest correlation
 low, high = z[:, column].min(), z[:, column].max()
-grid = np.zeros((200, len(names)), np.float32)
+row = np.argsort(prediction.epistemic[:, 0])[len(prediction.epistemic) // 2]  # a test row like many
+grid = np.tile(data.test[0][row], (200, 1))
 grid[:, column] = np.linspace(1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low, 200)
 along = bdl.predict(key, fitted.posterior, fitted.model, grid, num_samples=args.num_samples)
-unit = lambda values: data.inputs[0][column] + data.inputs[1][column] * values
+units = lambda values: data.inputs[0][column] + data.inputs[1][column] * values
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-left.scatter(unit(z[:, column]), data.target[0] + data.target[1] * t, s=7, color="0.4", label="training rows", zorder=2)
-plots.bands(unit(grid[:, column]), in_units(along), ax=left)
-for edge in (low, high):
-    left.axvline(unit(edge), color="0.4", ls=":", lw=1.2)
-left.set(title="Along one input, the others at their mean", xlabel=names[column], ylabel=target)
-plots.intervals(data.target[0] + data.target[1] * data.test[1], in_units(result[0]), ax=right)
-right.set(title="Test rows", xlabel="predicted mean, in the same unit", ylabel=f"observed {target}")
+plots.bands(units(grid[:, column]), in_units(along), ax=left)
+left.scatter(units(z[:, column]), data.target[0] + data.target[1] * t, s=6, color="0.3", label="training rows")
+left.axvline(units(low), color="0.4", ls=":", label="their range")
+left.axvline(units(high), color="0.4", ls=":")
+left.set(title="One test row, one of its inputs varied", xlabel=names[column], ylabel=target)
+plots.intervals(data.target[0] + data.target[1] * data.test[1], prediction, ax=right)
+right.set(title="All test rows", xlabel=f"predicted {target}", ylabel=f"observed {target}")
 for ax in (left, right):
     ax.legend(fontsize=8, loc="upper left")
 args.output.mkdir(parents=True, exist_ok=True)

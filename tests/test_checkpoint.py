@@ -3,39 +3,35 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import bdl
 from bdl._tree_file import read_notes, read_tree, write_tree
 
-BUILD = """
-import sys
-import jax, jax.numpy as jnp, numpy as np, numpyro.distributions as dist
-import bdl
+
+def apply(params, x):
+    return sum(x @ layer["kernel"] + layer["bias"] for layer in params.values())
+
 
 def build(value):
     params = {name: {"kernel": jnp.full((3, 1), value), "bias": jnp.full(1, value)} for name in ("one", "two")}
-    def apply(params, x):
-        return sum(x @ layer["kernel"] + layer["bias"] for layer in params.values())
-    network = bdl.network(apply, params)
     families = {"one/kernel": bdl.families.normal(scale=0.3), "two/kernel": bdl.families.bernoulli_dropout(rate=0.2)}
     prior = {"one/*": dist.Normal(value, 2.0), "*": dist.StudentT(3.0, 0.0, value)}
-    model = bdl.Model(network, bdl.likelihoods.Normal(scale=bdl.learned(value)), prior)
+    model = bdl.Model(bdl.network(apply, params), bdl.likelihoods.Normal(scale=bdl.learned(value)), prior)
     return bdl.variational(params, families), model
+
 
 def predictions(posterior, model):
     x = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
     prediction = bdl.predict(jax.random.key(1), posterior, model, x, num_samples=8)
-    parts = (prediction.mean, prediction.variance, model.log_prior(posterior.sample(jax.random.key(2))))
+    parts = (prediction.mean, prediction.variance, model.log_prior(posterior.mean))
     return b"".join(np.asarray(part).tobytes() for part in parts)
-"""
-exec(BUILD)
-
-OTHER_PROCESS = BUILD + "sys.stdout.buffer.write(predictions(*bdl.load(sys.argv[1], like=build(0.25))))"
 
 
 def test_the_same_predictions_in_another_process(tmp_path):
@@ -46,9 +42,8 @@ def test_the_same_predictions_in_another_process(tmp_path):
     here = predictions(posterior, model)
     assert here != predictions(*build(0.25))
     assert here == predictions(*bdl.load(path, like=build(0.25)))
-    there = subprocess.run(
-        [sys.executable, "-c", OTHER_PROCESS, path], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True
-    )
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(bdl.__file__).parents[1])}
+    there = subprocess.run([sys.executable, __file__, path], env=environment, capture_output=True)
     assert there.returncode == 0, there.stderr.decode()
     assert there.stdout == here
 
@@ -180,3 +175,7 @@ assert len(back.sharding.device_set) == 1 and (back == array).all()
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "tree"], env=os.environ | flags, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+if __name__ == "__main__":  # the other process
+    sys.stdout.buffer.write(predictions(*bdl.load(sys.argv[1], like=build(0.25))))

@@ -225,6 +225,7 @@ def test_a_non_finite_loss_under_vmap_freezes_one_run_and_not_the_others():
     assert np.isnan(many.history.elbo[0, 40:]).all()
 
 
+HOLED = np.where(np.arange(69).reshape(23, 3) == 7, np.nan, X)
 BAD = {
     "num_steps": ({"num_steps": 0}, ValueError, "`num_steps` must be at least 1, got 0"),
     "half a step": ({"num_steps": 1.5}, TypeError, "`num_steps` must be a whole number, got 1.5"),
@@ -237,7 +238,7 @@ BAD = {
     "key": ({"key": 3}, TypeError, "expected one random key"),
     "empty": ({"data": (X[:0], Y[:0])}, ValueError, "empty"),
     "ragged": ({"data": (X, Y[:5])}, ValueError, "same number of rows"),
-    "NaN": ({"data": (np.where(np.arange(69).reshape(23, 3) == 7, np.nan, X), Y)}, ValueError, "x is nan at row 2, column 1"),
+    "NaN": ({"data": (HOLED, Y)}, ValueError, "x is nan at row 2, column 1"),
     "targets": ({"data": (X, Y[:, 0])}, ValueError, r"Pass y\[:, None\]"),
     "validation": ({"validation": (X, Y[:, 0])}, ValueError, r"Pass y\[:, None\]"),
     "inputs alone": ({"data": X}, TypeError, r"expected the data as a tuple \(x, y\)"),

@@ -69,7 +69,7 @@ def test_finds_the_noise_and_reports_in_the_targets_units(uci, folder, tmp_path,
         np.testing.assert_allclose(result["log_likelihood"], expected, atol=5 * 0.16)
     assert results["line"]["grid"]["tau"] == pytest.approx([1 / NOISE**2] * SPLITS)
     assert "| line | grid |" in capsys.readouterr().out
-    assert json.loads((tmp_path / "uci.json").read_text()) == results
+    assert json.loads((tmp_path / "uci.json").read_text()) == json.loads(json.dumps(results))
 
     uci.main([*command, "--noise", "grid", "learned", "--output", str(tmp_path)])
     assert capsys.readouterr().out.count("already in") == 2

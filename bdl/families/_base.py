@@ -18,7 +18,8 @@ class Family(Protocol):
 
     * `log_prob(w) -> scalar` and `entropy() -> scalar`, in nats, for the KL to priors without a closed form;
     * `distribution`, a numpyro distribution over the entries, for numpyro's registry of closed-form KLs;
-    * `kl(distribution) -> scalar`, its own closed form to a numpyro distribution over the entries;
+    * `kl(distribution) -> scalar`, its own closed form to a numpyro distribution over the entries, or `NotImplemented`;
+    * `sample_each(key, n) -> [n, *shape]`, n draws from one key, where that is cheaper than n keys;
     * `local(key, x, linear) -> [B, P', O]`, the result of the linear operation `linear(x, w)` with an own draw of `w`
       for each of the B examples; see `bdl.noise.Linear`;
     * `bind(use) -> Family`, told how the network uses the array; see `bdl.networks.Use`.

@@ -62,9 +62,9 @@ class BernoulliDropout(eqx.Module):
         """
         m = self.kernel.astype(jnp.float32)
         keep = 1 - self.rate
-        kept = prior.log_prob(m / keep).sum()
-        dropped = jnp.broadcast_to(prior.log_prob(jnp.zeros_like(m)), m.shape).sum()
-        # Where rate is 0 the second term is 0, even though log p(0) may be anything.
+        kept = prior.log_prob(m * (1 / keep)).sum()
+        at_zero = prior.log_prob(jnp.zeros(()))  # one number, or one for each entry of the prior's own shape
+        dropped = at_zero.sum() * (m.size / at_zero.size)
         return -(keep * kept + self.rate * dropped) - self.entropy()
 
     def entropy(self) -> jax.Array:
@@ -75,7 +75,7 @@ class BernoulliDropout(eqx.Module):
 
     def _factors(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         kept, keep_probability = _random.bernoulli(key, self.rate, shape)
-        return kept / keep_probability
+        return jnp.where(kept, 1 / keep_probability, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

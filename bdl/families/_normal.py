@@ -51,6 +51,24 @@ class NormalFamily(eqx.Module):
         noise = _random.normal(key, self.loc.shape)
         return (self.loc + self.scale * noise).astype(self.loc.dtype)
 
+    def sample_each(self, key: jax.Array, examples: int) -> jax.Array:
+        """`examples` draws along a new axis 0, from one key."""
+        noise = _random.normal(key, (examples, *self.loc.shape))
+        return (self.loc + self.scale * noise).astype(self.loc.dtype)
+
+    def kl(self, prior: dist.Distribution) -> Any:
+        """KL to a Normal prior, in nats; `NotImplemented` for others.
+
+        Σ ½ (scale² / σ² + (loc − μ)² / σ² − 1) − log scale + log σ
+        """
+        if type(prior) is not dist.Normal:
+            return NotImplemented
+        # From log_scale itself: the logarithm of an exponential would cost as much as all the rest.
+        squares = jnp.exp(2 * self.log_scale) + (self.loc.astype(jnp.float32) - prior.loc) ** 2
+        terms = 0.5 * squares * (1 / prior.scale**2) - self.log_scale
+        log_scale = jnp.log(prior.scale)
+        return terms.sum() + self.loc.size * (log_scale.sum() / log_scale.size - 0.5)
+
     def log_prob(self, w: jax.Array) -> jax.Array:
         return self.distribution.log_prob(w.astype(jnp.float32)).sum()
 

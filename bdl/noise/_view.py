@@ -23,7 +23,10 @@ class Source:
 
     def draw_each(self, examples: int) -> jax.Array:
         """One draw per example, [B, *shape]."""
-        return jax.vmap(self.family.sample)(jax.random.split(jax.random.clone(self.key), examples))
+        key = jax.random.clone(self.key)
+        if hasattr(self.family, "sample_each"):
+            return self.family.sample_each(key, examples)
+        return jax.vmap(self.family.sample)(jax.random.split(key, examples))
 
 
 @dataclasses.dataclass(frozen=True)
