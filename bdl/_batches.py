@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,10 +12,23 @@ from bdl._keys import derive
 from bdl._paths import named_leaves
 from bdl._tree_file import describe
 
-Position = tuple[jax.Array, jax.Array]  # the epoch, and how many of its examples were used
-
 _ROUNDS = 12  # of the shuffle; an element stays where it was in all of them with probability 2⁻¹²
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # odd constants of the finaliser of MurmurHash3
+
+
+class Position(NamedTuple):
+    """A place in the stream of `ArrayBatches`.
+
+    Attributes:
+        epoch: counted from 0.
+        used: how many of its examples went before.
+        rows: the examples of the batch there, int32[batch]. It is worked out a step ahead and kept: XLA would fuse it
+            into the gather, and work it out again for every column of an example.
+    """
+
+    epoch: jax.Array
+    used: jax.Array
+    rows: jax.Array
 
 
 class ArrayBatches(eqx.Module):
@@ -40,20 +53,24 @@ class ArrayBatches(eqx.Module):
         """Some batch, for its shapes."""
         return jax.tree.map(lambda a: a[: self.batch_size], self.data)
 
+    def begin(self, order: jax.Array) -> Position:
+        """The start of the stream; `order` is from `random_order`."""
+        return self._position(order, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
     def take(self, order: jax.Array, position: Position) -> tuple[Any, Position]:
-        """The batch at a position of the stream, and the position behind it; `order` is from `random_order`."""
-        size = self.num_data
-        if self.batch_size == size:
+        """The batch at a position, and the position behind it."""
+        if self.batch_size == self.num_data:
             return self.data, position
-        epoch, used = position
-        place = used + jnp.arange(self.batch_size)
-        over = place >= size
+        batch = jax.tree.map(lambda a: a.at[position.rows].get(mode="promise_in_bounds"), self.data)
+        used = position.used + self.batch_size
+        return batch, self._position(order, position.epoch + used // self.num_data, used % self.num_data)
+
+    def _position(self, order: jax.Array, epoch: jax.Array, used: jax.Array) -> Position:
+        size = self.num_data
         this, following = (_mix(order + jnp.uint32(_GOLDEN) * (epoch + i).astype(jnp.uint32)) for i in range(2))
-        words = jnp.where(over[None], following[:, None], this[:, None])
-        index = permute(words, jnp.where(over, place - size, place), size)
-        batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), self.data)
-        used = used + self.batch_size
-        return batch, (epoch + used // size, used % size)
+        place = used + jnp.arange(self.batch_size, dtype=jnp.int32)
+        rows = jnp.where(place < size, permute(this, place, size), permute(following, place - size, size))
+        return Position(epoch, used, rows)
 
 
 def random_order(key: jax.Array) -> jax.Array:
@@ -68,8 +85,8 @@ def permute(words: jax.Array, place: jax.Array, size: int) -> jax.Array:
     says whether the two change places.
 
     Args:
-        words: uint32[rounds, ...], random; any choice gives a permutation.
-        place: int[...], within [0, size).
+        words: uint32[rounds], random; any choice gives a permutation.
+        place: int[...]; what is not within [0, size) gives nonsense.
         size: the number of elements.
 
     Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012.

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bdl._batches import ArrayBatches, Position, random_order
+from bdl._batches import random_order
 from bdl._bind import bind
 from bdl._keys import derive
 from bdl.inference._base import Algorithm
@@ -34,11 +34,11 @@ class HeldOut(eqx.Module):
 
 
 class Plan(eqx.Module):
-    """What every step uses; `batches` is `None` where they come from the host."""
+    """What every step uses; `batches` are `ArrayBatches`, or `None` where they come from the host."""
 
     algorithm: Algorithm = eqx.field(static=True)
     key: jax.Array
-    batches: ArrayBatches | None
+    batches: Any
 
 
 class Run(eqx.Module):
@@ -47,7 +47,7 @@ class Run(eqx.Module):
     Attributes:
         state: the algorithm's.
         step: the steps done.
-        position: in the stream of batches.
+        position: in the stream of `ArrayBatches`; `None` where they come from the host.
         alive: whether it goes on; False after a non-finite step, or when patience has run out.
         best: posterior and model of the best look at held-out data; `None` in a fit without.
         best_score: their score; -inf before the first look.
@@ -56,7 +56,7 @@ class Run(eqx.Module):
 
     state: Any
     step: jax.Array
-    position: Position
+    position: Any
     alive: jax.Array
     best: Any
     best_score: jax.Array
@@ -78,7 +78,7 @@ def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int, keep_be
     return Run(
         state=state,
         step=zero,
-        position=(zero, zero),
+        position=None if plan.batches is None else plan.batches.begin(random_order(plan.key)),
         alive=jnp.array(True),
         best=(state.posterior, state.model) if keep_best else None,
         best_score=jnp.array(-jnp.inf, jnp.float32),

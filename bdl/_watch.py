@@ -39,6 +39,7 @@ def watch(
         file: to write the trail to.
     """
     bar = progress_bar(num_steps, trail.step, progress)
+    reason: str | None
     try:
         _loop(plan, batches, held_out, trail, num_steps, block_size, bar, file)
     except KeyboardInterrupt:

@@ -149,21 +149,22 @@ def fit(
         _check_pair(key, posterior, model, validation)
         _check_pair(key, posterior, model, data if _is_pair(data) else None)
     batches, num_data = _batches(data, batch_size, num_data)
-    host = isinstance(batches, HostBatches)
-    if host and not traced:
+    arrays = batches if isinstance(batches, ArrayBatches) else None
+    if arrays is None and not traced:
         _check_pair(key, posterior, model, batches.example())
     held_out = _held_out(validation, score, evaluate_every, patience, num_steps)
 
-    plan = Plan(algorithm, key, None if host else batches)
+    plan = Plan(algorithm, key, arrays)
     run = start(plan, posterior, model, batches.example()[0], num_data, held_out is not None)
-    if not (host or traced):
+    if not (arrays is None or traced):
         # No steps. An algorithm may close over a tracer (a learning rate under `vmap`), and only this shows it.
         run, _ = unguarded_block(plan, jnp.int32(0), run)
+    every = num_steps if held_out is None else held_out.every
     if traced or _traced(run):
-        if host or checkpoint is not None:
+        if arrays is None or checkpoint is not None:
             raise ValueError("under `jit` or `vmap` the data must be arrays (x, y), and `checkpoint` must be None.")
         run, infos, scores = whole(plan, held_out, num_steps, run)
-        return _fitted(run, infos, scores, [min((i + 1) * held_out.every, num_steps) for i in range(len(scores))])
+        return _fitted(run, infos, scores, [min((i + 1) * every, num_steps) for i in range(len(scores))])
 
     trail, file = Trail(run), None
     if checkpoint is not None:
@@ -171,12 +172,12 @@ def fit(
             checkpoint,
             key=np.asarray(jax.random.key_data(key)).tolist(),
             num_data=num_data,
-            batch_size=None if host else batches.batch_size,
+            batch_size=None if arrays is None else arrays.batch_size,
             validation=held_out is not None,
-            evaluate_every=held_out and held_out.every,
+            evaluate_every=None if held_out is None else every,
         )
         trail = file.restore(run, info_shapes(plan, batches.example(), run), num_steps)
-    stream = itertools.islice(batches, trail.step, None) if host else None
+    stream = None if isinstance(batches, ArrayBatches) else itertools.islice(batches, trail.step, None)
     watch(plan, stream, held_out, trail, num_steps, block_size, progress, file)
     return _fitted(trail.run, trail.infos(), [score for _, score in trail.looks], [step for step, _ in trail.looks])
 

@@ -5,7 +5,7 @@ python examples/01_regression.py --data my.csv --target price  a table of your o
 python examples/01_regression.py --splits 20                   then 20 random splits as well, trained in one program
 
 The two networks are equal but for their last layer, and see the same rows; held-out rows, which are not the test rows,
-say when to stop. Rate, width and step size were chosen of a few by cross-validation within the default training rows.
+say when to stop. Rate, width and step size were chosen of a few by cross-validation without the default test rows.
 """
 
 # %% Arguments. Run cell by cell, they have their defaults.
@@ -208,7 +208,7 @@ for name, method in methods.items():
     fitted, *result = fit_and_predict(key, *method, data)
     table[name] = scores(data, *result)
     best = fitted.history.held_out_steps[fitted.history.held_out.argmax()]
-    print(f"fitted and predicted in {time.perf_counter() - start:.1f} s; the held-out rows liked step {best} best\n")
+    print(f"fitted and predicted in {time.perf_counter() - start:.1f} s; best on the held-out rows after {best} steps")
 show(table)
 
 

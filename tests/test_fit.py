@@ -82,21 +82,21 @@ def same(a, b):
 
 # Batches
 
+SHUFFLE = jax.jit(permute, static_argnums=2)
+
 
 @pytest.mark.parametrize("size", [1, 2, 5, 23, 1000])
 def test_shuffle_is_a_permutation(size):
-    words = jax.random.bits(jax.random.fold_in(KEY, size), (12, 1))
-    order = jax.jit(permute, static_argnums=2)(words, jnp.arange(size), size)
-    assert sorted(order.tolist()) == list(range(size))
+    words = jax.random.bits(jax.random.key(size), (12,))
+    assert sorted(SHUFFLE(words, jnp.arange(size), size).tolist()) == list(range(size))
 
 
 @pytest.mark.usefixtures("strict_dtypes")
 def test_shuffle_is_uniform():
-    """Every element is as often at every place, and next to every other one, over 4,000 epochs of 11 examples."""
+    """Every element is as often at every place, and before every other one, over 4,000 epochs of 11 examples."""
     epochs, size = 4000, 11
-    words = jax.random.bits(jax.random.key(7), (12, epochs, 1))
-    places = jnp.broadcast_to(jnp.arange(size), (epochs, size))
-    order = np.asarray(jax.jit(permute, static_argnums=2)(words, places, size))
+    words = jax.random.bits(jax.random.key(0), (epochs, 12))
+    order = np.asarray(jax.vmap(lambda words: SHUFFLE(words, jnp.arange(size), size))(words))
     counts = np.stack([(order == i).sum(0) for i in range(size)])
     p = 1 / size
     assert np.abs(counts / epochs - p).max() < 5 * np.sqrt(p * (1 - p) / epochs)
@@ -105,25 +105,27 @@ def test_shuffle_is_uniform():
     assert np.abs(steps / steps.sum() - p).max() < 5 * np.sqrt(p / steps.sum())
 
 
+@pytest.mark.usefixtures("strict_dtypes")
 def test_examples_are_seen_equally_often():
-    """23 batches of 5 are 5 epochs of 23; each epoch has an order of its own, and its own examples once."""
+    """23 batches of 5 are 5 epochs of 23; each epoch has an order of its own, and every example once."""
     batches = ArrayBatches((jnp.arange(23), jnp.arange(23)), 5)
-    take = jax.jit(lambda order, position: batches.take(order, position))
-    seen, position, order = [], (jnp.int32(0), jnp.int32(0)), random_order(KEY)
+    order = random_order(KEY)
+    take = jax.jit(lambda position: batches.take(order, position))
+    seen, position = [], batches.begin(order)
     for _ in range(23):
-        (x, y), position = take(order, position)
+        (x, y), position = take(position)
         assert (x == y).all()
         seen += np.asarray(x).tolist()
     epochs = np.reshape(seen, (5, 23))
     assert (np.sort(epochs, axis=1) == np.arange(23)).all()
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 5
-    assert [int(p) for p in position] == [5, 0]
+    assert (int(position.epoch), int(position.used)) == (5, 0)
 
 
 def test_the_whole_data_set_is_one_batch_in_its_order():
-    data = (jnp.arange(23), jnp.arange(23))
-    batch, _ = ArrayBatches(data, 23).take(random_order(KEY), (jnp.int32(3), jnp.int32(0)))
-    assert batch is data
+    batches = ArrayBatches((jnp.arange(23), jnp.arange(23)), 23)
+    order = random_order(KEY)
+    assert batches.take(order, batches.begin(order))[0] is batches.data
 
 
 # The loop
