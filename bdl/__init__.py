@@ -9,7 +9,7 @@ from bdl import families, inference, likelihoods, networks, noise, posteriors, p
 from bdl._bind import bind
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
-from bdl.fit import Fitted, fit
+from bdl.fit import Fitted, History, fit
 from bdl.function_draw import function_draw
 from bdl.kl import kl
 from bdl.log_predictive import log_predictive
@@ -27,6 +27,7 @@ __all__ = [
     "ClassPrediction",
     "ElboTerms",
     "Fitted",
+    "History",
     "Model",
     "Prediction",
     "bind",

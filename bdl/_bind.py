@@ -13,8 +13,8 @@ def bind(posterior: Any, model: Model, x: Any) -> tuple[Any, Model]:
     """`posterior` and `model`, told along which axes each weight array meets its inputs.
 
     A dropout family drops rows, and `priors.fan_in` scales by the number of inputs; both depend on how the network
-    uses an array: the kernel [D, heads, d] of attention has its inputs along axis 0, a convolution's along axis 2. `fit`,
-    `predict` and `elbo` call this by themselves, `posterior.sample` and `prior.log_prob` cannot.
+    uses an array: the kernel [D, heads, d] of attention has its inputs along axis 0, a convolution's along axis 2.
+    `fit`, `predict` and `elbo` call this by themselves, `posterior.sample` and `prior.log_prob` cannot.
 
     Args:
         posterior: as `bdl.variational` made it.

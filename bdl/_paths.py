@@ -14,9 +14,7 @@ def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dic
     return {_join(path): leaf for path, leaf in leaves}
 
 
-def map_named(
-    function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None
-) -> Any:
+def map_named(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """`jax.tree.map` for a function of (path, leaf, ...)."""
     return jax.tree_util.tree_map_with_path(
         lambda path, *leaves: function(_join(path), *leaves), tree, *rest, is_leaf=is_leaf

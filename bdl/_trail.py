@@ -14,7 +14,7 @@ class Trail:
     """The run and what led to it.
 
     Attributes:
-        run: the state of things.
+        run: as it is now.
         step: the steps that are known to be done.
         told: their infos, NumPy arrays with the steps along axis 0, a tree per block.
         pending: infos of steps that the device may still be at work on; there may be room behind them.

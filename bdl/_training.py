@@ -1,6 +1,7 @@
 """The compiled parts of a fit: its start, a block of steps, a look at held-out data, and all of it as one program."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,7 @@ class Run(eqx.Module):
         return last if self.best is None else _where(self.best_score > -jnp.inf, self.best, last)
 
 
-@eqx.filter_jit
+@functools.partial(jax.jit, static_argnames=("num_data", "keep_best"))
 def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int, keep_best: bool) -> Run:
     """The run before its first step; `x` is a batch of inputs, for its shape."""
     posterior, model = bind(posterior, model, x)
@@ -86,7 +87,7 @@ def start(plan: Plan, posterior: Any, model: Any, x: Any, num_data: int, keep_be
     )
 
 
-@eqx.filter_jit
+@jax.jit
 def advance(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
     """One step and its info. A non-finite one is the last: the info of later ones is NaN, the state means nothing."""
     state, info = plan.algorithm.step(derive(plan.key, "fit", run.step), run.state, batch)
@@ -98,10 +99,10 @@ def advance(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
 
 def info_shapes(plan: Plan, batch: Any, run: Run) -> Any:
     """The shapes of a step's info."""
-    return eqx.filter_eval_shape(advance, plan, batch, run)[1]
+    return jax.eval_shape(advance, plan, batch, run)[1]
 
 
-@eqx.filter_jit
+@jax.jit
 def single(plan: Plan, batch: Any, run: Run) -> tuple[Run, Any]:
     """One step on a batch from the host; a non-finite one leaves the state as it was."""
     after, info = advance(plan, batch, run)
@@ -123,13 +124,13 @@ def block(plan: Plan, count: int, run: Run) -> tuple[Run, Any]:
     return after, infos
 
 
-@eqx.filter_jit
+@jax.jit
 def unguarded_block(plan: Plan, count: jax.Array, run: Run) -> tuple[Run, Any]:
     """Like `block`, but after a non-finite step the state means nothing. One program does for every count."""
     return _steps(plan, count, run, _places(plan, CAPACITY, run), 0)
 
 
-@eqx.filter_jit
+@jax.jit
 def look(key: jax.Array, held_out: HeldOut, run: Run) -> tuple[Run, jax.Array]:
     """Score the run, keep its posterior and model if they are the best so far, end it if patience has run out.
 
@@ -150,7 +151,7 @@ def look(key: jax.Array, held_out: HeldOut, run: Run) -> tuple[Run, jax.Array]:
     return run, score
 
 
-@eqx.filter_jit
+@functools.partial(jax.jit, static_argnames="num_steps")
 def whole(plan: Plan, held_out: HeldOut | None, num_steps: int, run: Run) -> tuple[Run, Any, jax.Array]:
     """All steps and looks as one program: the run, the infos and the held-out scores."""
     every = num_steps if held_out is None else min(held_out.every, num_steps)
@@ -165,7 +166,8 @@ def whole(plan: Plan, held_out: HeldOut | None, num_steps: int, run: Run) -> tup
         return run, infos, scores.at[i].set(score)
 
     scores = jnp.full(0 if held_out is None else full + (rest > 0), jnp.nan)
-    carry = _loop(full, lambda i, carry: leg(i, every, carry), (run, _places(plan, num_steps, run), scores))
+    carry = (run, _places(plan, num_steps, run), scores)
+    carry = jax.lax.fori_loop(0, full, lambda i, carry: leg(i, every, carry), carry)
     return leg(full, rest, carry) if rest else carry
 
 
@@ -185,7 +187,7 @@ def _steps(plan: Plan, count: Any, run: Run, infos: Any, at: Any) -> tuple[Run, 
         infos = jax.tree.map(lambda places, value: places.at[at + i].set(value), infos, info)
         return dataclasses.replace(run, position=position), infos
 
-    return _loop(count, one, (run, infos))
+    return jax.lax.fori_loop(0, count, one, (run, infos))
 
 
 def _guarded_steps(plan: Plan, count: int, run: Run, infos: Any, at: Any) -> tuple[Run, Any]:
@@ -197,7 +199,7 @@ def _guarded_steps(plan: Plan, count: int, run: Run, infos: Any, at: Any) -> tup
         after, infos = _steps(plan, stride, run, infos, at + i * stride)
         return _else_keep(after, run), infos
 
-    return _loop(count // stride, some, (run, infos))
+    return jax.lax.fori_loop(0, count // stride, some, (run, infos))
 
 
 def _else_keep(after: Run, before: Run) -> Run:
@@ -205,19 +207,12 @@ def _else_keep(after: Run, before: Run) -> Run:
     return dataclasses.replace(after, state=_where(after.alive, after.state, before.state))
 
 
-def _loop(count: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
-    """`jax.lax.fori_loop` over a tree that may hold functions and names beside arrays."""
-    arrays, others = eqx.partition(init, eqx.is_array)
-    step = lambda i, arrays: eqx.filter(body(i, eqx.combine(arrays, others)), eqx.is_array)
-    return eqx.combine(jax.lax.fori_loop(0, count, step, arrays), others)
-
-
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o) if eqx.is_array(n) else n, new, old)
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
-def _settled(leaf: Any) -> Any:
-    """A number as an array of the type that steps will give it, so that the second block is not compiled anew."""
-    if not eqx.is_array_like(leaf) or jnp.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended):
-        return leaf
-    return jnp.array(leaf, dtype=jax.dtypes.result_type(leaf))
+def _settled(leaf: Any) -> jax.Array:
+    """A number as an array of the type that a step gives it, so that the second block is not compiled anew."""
+    leaf = jnp.asarray(leaf)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else jax.lax.convert_element_type(leaf, leaf.dtype)

@@ -105,11 +105,11 @@ def fit(
         num_data: the number N of examples that the objective is for; of arrays it is their length.
         validation: held-out data (x, y). The posterior and the model with the best score come back.
         score: `score(key, posterior, model, (x, y)) -> scalar`, higher is better; `None` for the mean log predictive
-            density of 16 draws, in nats. Under a fixed key, so that scores are comparable.
+            density of 16 draws, in nats. Always under the same key, so that scores are comparable.
         evaluate_every: steps between two scores; `None` for a fiftieth of `num_steps`.
         patience: the number of scores without a better one after which the fit stops; `None` for no stop.
-        block_size: steps between two looks at the progress, for Ctrl-C and for checkpoints; `None` for half a second's
-            worth. It changes no result.
+        block_size: steps between two moments for the progress bar, Ctrl-C and checkpoints, at most 4,096; `None` for
+            half a second's worth. It changes no result.
         progress: whether to show a bar on standard error (with `tqdm` where it is installed).
         checkpoint: a file to write to every ten seconds or more, at the end and when interrupted. Where it exists the
             fit goes on from it and ends as if it had never stopped (an iterable is run through to that batch). To do
@@ -240,13 +240,15 @@ def _check_pair(key: jax.Array, posterior: Any, model: Any, pair: Any) -> None:
     """Whether x and y can be used, and y is what the likelihood describes."""
     if pair is None:
         return
+    if not _is_pair(pair):
+        raise TypeError(f"expected `validation` as a tuple (x, y), got {type(pair).__name__}.")
     x, y = pair
     check_data(x, y)
-    outputs = eqx.filter_eval_shape(_outputs, derive(key, "check"), posterior, model, x)
+    outputs = jax.eval_shape(_outputs, derive(key, "check"), posterior, model, x)
     model.check_targets(outputs, y)
 
 
-@eqx.filter_jit
+@jax.jit
 def _outputs(key: jax.Array, posterior: Any, model: Any, x: Any) -> Any:
     posterior, model = bind(posterior, model, x)
     network_key = derive(key, "network") if model.network.stochastic else None

@@ -12,8 +12,8 @@ from bdl.model import Model
 def function_draw(key: Any, posterior: Any, model: Model, index: int = 0) -> Callable[[Any], Any]:
     """Draw `index` of `bdl.predict` with this key, as a function from inputs to the network's outputs.
 
-    It gives the same whenever and wherever it is called, with any number of inputs, and may be transformed by `jax.jit`, `jax.grad` and `jax.vmap`: for
-    pictures of functions, for Thompson sampling, for what a number of the outputs' distribution cannot tell.
+    It gives the same whenever and wherever it is called, with any number of inputs, and may be transformed by
+    `jax.jit`, `jax.grad` and `jax.vmap`: for pictures of functions, for Thompson sampling.
 
     Args:
         key: one random key.

@@ -52,7 +52,7 @@ def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Arr
 
 
 def leaf_kl(key: Any, path: str, leaf: Any, distribution: Any, num_samples: int = 1) -> jax.Array:
-    """The KL of one family, or of a point mass, from a numpyro distribution over its entries (`None`: flat), in nats."""
+    """The KL of one family or point mass from a numpyro distribution over its entries (`None`: flat), in nats."""
     if not is_family(leaf):
         return jnp.float32(0) if distribution is None else -_log_prob(distribution, leaf)
     if distribution is None:
@@ -83,7 +83,7 @@ def has_density(leaf: Any) -> bool:
 
 
 def is_bound(posterior: Any, prior: Any) -> bool:
-    """Whether −KL of this pair makes an ELBO that bounds the evidence: every array has a density, and a proper prior."""
+    """Whether the ELBO of this pair bounds the evidence: every array has a density, and a proper prior."""
     if not hasattr(posterior, "leaves"):
         return hasattr(posterior, "log_prob")
     leaves = posterior.leaves
@@ -99,9 +99,9 @@ def _refuse_unbounded(posterior: Any, prior: Any) -> None:
         if not has_density(leaf) and jax.tree.leaves(partition(part)[0]):
             kind = type(leaf).__name__ if is_family(leaf) else "a point mass"
             raise ValueError(
-                f"kl: the prior of {path!r} has learned numbers, but its posterior is {kind}, which has no density: the "
-                "objective grows without bound as the prior closes in. Fix the prior's numbers, or use a family with "
-                "a density, such as `bdl.families.normal()`."
+                f"kl: the prior of {path!r} has learned numbers, but its posterior is {kind}, which has no density: "
+                "the objective grows without bound as the prior closes in. Fix the prior's numbers, or use a family "
+                "with a density, such as `bdl.families.normal()`."
             )
 
 

@@ -64,9 +64,7 @@ def log_predictive(
 
 
 @functools.partial(jax.jit, static_argnames=("num_samples", "chunk"))
-def _log_predictive(
-    key: Any, posterior: Any, model: Model, x: Any, y: Any, num_samples: int, chunk: int
-) -> jax.Array:
+def _log_predictive(key: Any, posterior: Any, model: Model, x: Any, y: Any, num_samples: int, chunk: int) -> jax.Array:
     posterior, model = bind(posterior, model, x)
 
     def one(index: Any) -> jax.Array:

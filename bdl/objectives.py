@@ -37,7 +37,7 @@ def elbo(
     model: Model,
     data: tuple[Any, Any],
     *,
-    num_data: float,
+    num_data: Any,
     num_samples: int = 1,
     noise: str = "local",
     kl_weight: Any = 1.0,
@@ -115,4 +115,4 @@ def draw_outputs(key: Any, posterior: Any, model: Model, x: Any, *, noise: str, 
 
     if not posterior.families:
         return apply(posterior.tree, x, model.network.state, network_key)
-    return noise_.local(apply, key, posterior.tree, x, model.network.state, network_key)
+    return noise_.local(key, apply, posterior.tree, x, model.network.state, network_key)

@@ -80,7 +80,7 @@ def predict(
     num_samples = check_counts("predict", posterior, model, num_samples, chunk_size)
     levels = _check_levels(quantiles)
     if tolerance is not None and (return_draws or levels is not None):
-        raise ValueError("predict: tolerance= does not know how many draws to keep. Leave quantiles= and return_draws= out.")
+        raise ValueError("predict: tolerance= keeps no draws. Leave quantiles= and return_draws= out.")
     check = check and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, posterior, model, x)))
     if check:
         check_data(x)
@@ -115,9 +115,7 @@ def _predict(
         first = jax.tree.map(lambda a, b: jnp.where(start == 0, b[0], a), first, outputs)
         differ = jax.tree.map(lambda a, b: jnp.any((a != b).reshape(chunk, -1).any(1) & valid), first, outputs)
         moved = moved | jnp.stack(jax.tree.leaves(differ)).any()
-        location, spread = (
-            m.merge(Moments.of(v, valid)) for m, v in zip((location, spread), found, strict=True)
-        )
+        location, spread = (m.merge(Moments.of(v, valid)) for m, v in zip((location, spread), found, strict=True))
         return (start + chunk, location, spread, first, moved), outputs if keep else None
 
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
@@ -164,5 +162,5 @@ def _check_levels(quantiles: Sequence[float] | None) -> tuple[float, ...] | None
         return None
     levels = tuple(float(q) for q in quantiles)
     if not levels or not all(0 < q < 1 for q in levels):
-        raise ValueError(f"predict: expected quantiles= as probabilities in (0, 1), such as (0.025, 0.975); got {levels}.")
+        raise ValueError(f"predict: expected quantiles= in (0, 1), such as (0.025, 0.975); got {levels}.")
     return levels

@@ -45,7 +45,7 @@ class Summary(NamedTuple):
             cells.append((row.path, "×".join(map(str, row.shape)) or "scalar", row.family, kl, row.detail, row.noise))
         if self.bound is not None:
             total = sum(row.kl or 0.0 for row in self.rows)
-            note = "" if self.bound else "not a divergence: it has point masses, dropout or a flat prior; never rank by it"
+            note = "" if self.bound else "no divergence: it has point masses, dropout or a flat prior; never rank by it"
             cells.append(("total", "", "", f"{total:.1f}", note, ""))
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)

@@ -1,7 +1,8 @@
 """Checks that a prior, family, likelihood or posterior of your own keeps its contract; all built-in ones pass them.
 
-Call them in a test of yours. Each raises an `AssertionError` that says which promise is broken. They draw at random with
-fixed keys; statistical checks allow five standard errors, so that a right implementation fails once in a million runs.
+Call them in a test of yours. Each raises an `AssertionError` that says which promise is broken. They draw at random
+with fixed keys; statistical checks allow five standard errors, so that a right implementation fails once in a
+million runs.
 """
 
 from collections.abc import Callable
@@ -87,7 +88,9 @@ def check_family(initialiser: Callable[[Any], Any], *, num_samples: int = 20_000
     _close("the same key must give the same draw", again, draws[:2], 1e-6)
     error = _ERRORS * draws.std(0) / np.sqrt(num_samples) + 1e-3
     _say(bool(jnp.all(jnp.abs(draws.mean(0) - family.mean) < error)), "the draws' mean is not `mean`")
-    _check_finite("the gradient of a draw", jax.grad(lambda f: jnp.sum(f.sample(jax.random.key(2)) ** 2))(_float(family)))
+    _check_finite(
+        "the gradient of a draw", jax.grad(lambda f: jnp.sum(f.sample(jax.random.key(2)) ** 2))(_float(family))
+    )
     low = initialiser(array.astype(jnp.bfloat16))
     _say(low.sample(jax.random.key(3)).dtype == jnp.bfloat16, "a draw of a bfloat16 array must be bfloat16")
     if hasattr(family, "log_prob"):
@@ -171,7 +174,7 @@ def _check_local(family: Any, num_samples: int) -> None:
     x = jnp.array([0.5, -1.0, 2.0, 1.5])
     shared = jax.vmap(lambda k: x @ bound.sample(k))(jax.random.split(jax.random.key(7), num_samples))
     copies = jnp.broadcast_to(x, (num_samples, 4))
-    noisy = local(lambda params, x: x @ params["w"], jax.random.key(8), {"w": bound}, copies)
+    noisy = local(jax.random.key(8), lambda params, x: x @ params["w"], {"w": bound}, copies)
     error = _ERRORS * np.sqrt(2.0) * shared.std(0) / np.sqrt(num_samples) + 1e-3
     _say(bool(jnp.all(jnp.abs(noisy.mean(0) - shared.mean(0)) < error)), "`local` has another mean than the draws")
     # The standard error of a variance, from the draws' fourth moments.
@@ -185,8 +188,8 @@ def _check_local(family: Any, num_samples: int) -> None:
 def _check_pytree(what: str, node: Any) -> None:
     leaves, structure = jax.tree.flatten(node)
     _say(all(eqx.is_array(leaf) for leaf in leaves), f"every leaf of the {what} must be an array: mark others static")
-    again = jax.tree.unflatten(structure, leaves)
-    _say(jax.tree.structure(again) == structure, f"the {what} must come back from flatten and unflatten as it was")
+    again: Any = jax.tree.structure(jax.tree.unflatten(structure, leaves))
+    _say(bool(again == structure), f"the {what} must come back from flatten and unflatten as it was")
     hash(structure)
 
 

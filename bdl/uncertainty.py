@@ -1,4 +1,4 @@
-"""The split of predictive uncertainty: aleatoric, what the data cannot tell; epistemic, what the model does not know."""
+"""The split of uncertainty: aleatoric, what the data cannot tell; epistemic, what the model does not know."""
 
 from typing import Any
 

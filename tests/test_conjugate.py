@@ -119,9 +119,7 @@ def test_dropouts_kl_under_a_normal_prior_is_weight_decay():
     # l² ‖m‖² / (2 (1 − rate)) up to a constant, for Normal(0, 1 / l).
     kernel, rate, length = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32), 0.2, 2.0
     prior = bdl.priors.normal(scale=1 / length)
-    kl = lambda m: bdl.kl(
-        jax.random.key(7), bdl.variational({"w": m}, bdl.families.bernoulli_dropout(rate)), prior
-    )
+    kl = lambda m: bdl.kl(jax.random.key(7), bdl.variational({"w": m}, bdl.families.bernoulli_dropout(rate)), prior)
     np.testing.assert_allclose(jax.grad(kl)(kernel), length**2 * kernel / (1 - rate), rtol=1e-5)
 
 

@@ -45,9 +45,7 @@ def test_closed_form_kl_is_that_of_quadrature():
     grid = np.linspace(-2.0, 3.0, 20_001)
     log_q, log_p = (-0.5 * ((grid - d.loc) / d.scale) ** 2 - np.log(d.scale * np.sqrt(2 * np.pi)) for d in (q, p))
     exact = float(np.sum(np.exp(log_q) * (log_q - log_p)) * (grid[1] - grid[0]))
-    posterior = bdl.posteriors.Factorised(
-        {"w": bdl.families.NormalFamily(jnp.full(6, 0.3), jnp.full(6, jnp.log(0.2)))}
-    )
+    posterior = bdl.posteriors.Factorised({"w": bdl.families.NormalFamily(jnp.full(6, 0.3), jnp.full(6, jnp.log(0.2)))})
     np.testing.assert_allclose(bdl.kl(jax.random.key(1), posterior, bdl.priors.normal(-0.1, 0.7)), 6 * exact, rtol=1e-4)
 
 
@@ -193,5 +191,5 @@ def test_summary_tells_what_there_is():
     np.testing.assert_allclose(rows["kernel"].kl, 75.0, rtol=1e-4)
     assert rows["kernel"].detail == "median |mean| / scale 5"
     assert rows["bias"].family == "point"
-    assert "not a divergence" in str(table)
+    assert "no divergence" in str(table)
     assert "rate 0.1" in str(bdl.summary(bdl.variational(params, bdl.families.bernoulli_dropout(0.1))))

@@ -243,6 +243,7 @@ BAD = {
     "NaN": ({"data": (HOLED, Y)}, ValueError, "x is nan at row 2, column 1"),
     "targets": ({"data": (X, Y[:, 0])}, ValueError, r"Pass y\[:, None\]"),
     "validation": ({"validation": (X, Y[:, 0])}, ValueError, r"Pass y\[:, None\]"),
+    "validation alone": ({"validation": X}, TypeError, r"`validation` as a tuple \(x, y\)"),
     "inputs alone": ({"data": X}, TypeError, r"expected the data as a tuple \(x, y\)"),
     "no N": ({"data": [(X, Y)]}, ValueError, "pass `num_data=N`"),
     "no batch": ({"data": [], "num_data": 9}, ValueError, "empty"),

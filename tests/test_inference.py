@@ -113,9 +113,7 @@ def test_targets_that_do_not_match_are_refused():
         bdl.elbo(jax.random.key(0), posterior, model, (X, Y), num_data=0)
     with pytest.raises(ValueError, match="empty"):
         bdl.fit(jax.random.key(0), vi, posterior, model, (X[:0], Y[:0]), num_steps=2)
-    classes = bdl.Model(
-        bdl.network(lambda p, x: x @ p["w"], {"w": jnp.zeros((3, 4))}), bdl.likelihoods.Categorical()
-    )
+    classes = bdl.Model(bdl.network(lambda p, x: x @ p["w"], {"w": jnp.zeros((3, 4))}), bdl.likelihoods.Categorical())
     q = bdl.variational({"w": jnp.zeros((3, 4))}, bdl.families.normal())
     labels = jnp.zeros(103, int).at[7].set(4)
     with pytest.raises(ValueError, match=r"row 7.*\[0, 3\]"):

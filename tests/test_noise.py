@@ -132,9 +132,16 @@ NETWORKS = {
     ),
 }  # fmt: skip
 
-# Where a Normal array enters an example more than once, local reparameterisation approximates: the ratio of the spreads,
-# local over shared, that is allowed.
-REUSED = {"OptimizedLSTMCell", "LSTMCell, reversed", "GRUCell", "NNX LSTM", "attention", "NNX attention", "tied embedding"}
+# Where a Normal array enters an example more than once, local reparameterisation approximates.
+REUSED = {
+    "OptimizedLSTMCell",
+    "LSTMCell, reversed",
+    "GRUCell",
+    "NNX LSTM",
+    "attention",
+    "NNX attention",
+    "tied embedding",
+}
 
 
 def families_for(params, uses, initialiser):
@@ -157,11 +164,11 @@ def test_local_noise_has_the_moments_of_shared_draws(name, family):
     @jax.jit
     def run(key, weights):
         shared = jax.vmap(lambda k: apply(bdl.posteriors.Factorised(weights).sample(k), x[:1])[0])
-        loss = lambda w, k: local(apply, k, w, x).astype(jnp.float32).sum()
+        loss = lambda w, k: local(k, apply, w, x).astype(jnp.float32).sum()
         if "while" in name:  # which has no reverse derivative
             loss = lambda w, k: sum(a.sum() for a in jax.tree.leaves(w))
         gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(weights, jax.random.split(jax.random.key(4), 2))
-        return local(apply, key, weights, copies), shared(jax.random.split(jax.random.key(5), S)), gradients
+        return local(key, apply, weights, copies), shared(jax.random.split(jax.random.key(5), S)), gradients
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a weight that falls back to shared noise would be named in a warning
@@ -196,7 +203,7 @@ def test_weights_that_cannot_be_local_are_named_once_and_shared():
     assert uses["kernel"].shared
     weights = families_for(params, uses, FAMILIES["normal"])
     with pytest.warns(UserWarning, match="kernel") as caught:
-        noisy = local(apply, jax.random.key(0), weights, jnp.repeat(row[:1], 50, 0))
+        noisy = local(jax.random.key(0), apply, weights, jnp.repeat(row[:1], 50, 0))
     assert len(caught) == 1
     assert float(noisy.std(0).max()) < 1e-6  # one draw for all
     posterior = bdl.posteriors.Factorised(weights)
@@ -213,9 +220,9 @@ def test_a_custom_gradient_of_the_weights_is_kept():
     )
     weights = families_for({"w": w83}, {"w": bdl.networks.Use(in_axes=(0,))}, bdl.families.normal(scale=1e-9))
     with pytest.warns(UserWarning, match="custom_vjp"):
-        gradient = jax.grad(
-            lambda w: local(lambda p, x: straight_through(x, p["w"]), jax.random.key(0), w, row).sum()
-        )(weights)
+        gradient = jax.grad(lambda w: local(jax.random.key(0), lambda p, x: straight_through(x, p["w"]), w, row).sum())(
+            weights
+        )
     assert jnp.allclose(gradient["w"].loc, 7.0 * row.sum(0)[:, None] * jnp.ones(3), rtol=1e-5)
 
 
@@ -238,7 +245,7 @@ def test_axes_and_fan_in_are_those_of_the_use():
 def test_an_examples_noise_is_one_mask_for_all_its_time_steps():
     ones = jnp.ones((6, 9, 8))
     weights = {"w": bdl.families.bernoulli_dropout(rate=0.5)(jnp.eye(8))}
-    noisy = local(lambda p, x: x @ p["w"], jax.random.key(0), weights, ones)
+    noisy = local(jax.random.key(0), lambda p, x: x @ p["w"], weights, ones)
     assert jnp.array_equal(noisy, jnp.broadcast_to(noisy[:, :1], noisy.shape))
     assert not jnp.array_equal(noisy[0], noisy[1])
 

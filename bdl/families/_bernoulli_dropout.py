@@ -15,7 +15,7 @@ from bdl.networks._use import Use
 
 
 class BernoulliDropout(eqx.Module):
-    """Each row of the array, all weights that leave one input unit, is dropped with probability `rate`. Made by `bernoulli_dropout`.
+    """Rows of the array are dropped: all weights that leave one input unit. Made by `bernoulli_dropout`.
 
     q(row) = (1 − rate) δ(m / (1 − rate)) + rate δ(0), so that E[w] = m, the kernel.
 
@@ -109,8 +109,9 @@ def bernoulli_dropout(rate: Any) -> Any:
     """
     if isinstance(rate, Learned):
         raise ValueError(
-            "families.bernoulli_dropout: the objective has no gradient with respect to the rate of hard masks, so it cannot be learned. "
-            "Give a number, or use `concrete_dropout`, whose relaxed masks can learn it."
+            "families.bernoulli_dropout: the objective has no gradient with respect to the rate of hard masks, so it "
+            "cannot be learned. Give a number; learning it needs relaxed masks, as in concrete_dropout (Gal, Hron and "
+            "Kendall 2017)."
         )
     if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
         raise ValueError(

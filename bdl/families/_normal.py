@@ -117,7 +117,7 @@ def normal(scale: Any = 0.05) -> Any:
     Example:
         >>> import jax, jax.numpy as jnp, bdl
         >>> family = bdl.families.normal(scale=0.1)(jnp.zeros((3, 2)))
-        >>> family.sample(jax.random.key(0)).shape, float(family.scale[0, 0].round(3))
+        >>> family.sample(jax.random.key(0)).shape, round(float(family.scale[0, 0]), 3)
         ((3, 2), 0.1)
     """
     if not isinstance(scale, jax.core.Tracer):

@@ -8,7 +8,7 @@ from bdl.inference._base import Algorithm
 from bdl.inference._vi import vi
 
 
-def map(optimizer: optax.GradientTransformation) -> Algorithm:  # noqa: A001
+def map(optimizer: optax.GradientTransformation) -> Algorithm:
     """Ascend log p(w) + Σ log p(y | x, w): the mode of the posterior, for a posterior of point masses.
 
     Args:

@@ -36,7 +36,7 @@ def find_uses(function: Any, params: Any, x: Any, *rest: Any) -> dict[str, Use]:
     return _record(_trace(function, params, x, *rest), params, x)
 
 
-def local(function: Any, key: jax.Array, weights: Any, x: Any, *rest: Any) -> Any:
+def local(key: jax.Array, function: Any, weights: Any, x: Any, *rest: Any) -> Any:
     """`function(params, x, *rest)` where every example of `x` gets its own draw of the weights.
 
     Weights enter the unmodified function as views of arrays not drawn yet. A linear operation becomes the family's
@@ -44,8 +44,8 @@ def local(function: Any, key: jax.Array, weights: Any, x: Any, *rest: Any) -> An
     for the whole batch and is named in a warning.
 
     Args:
-        function: the network, as a function of its weights and inputs; any JAX code.
         key: the key of this draw; the array at a path draws from a key of its own.
+        function: the network, as a function of its weights and inputs; any JAX code.
         weights: nested dict of families and of plain arrays.
         x: inputs with the examples along axis 0 of each array.
         rest: other arguments, which do not depend on the examples.
@@ -57,8 +57,7 @@ def local(function: Any, key: jax.Array, weights: Any, x: Any, *rest: Any) -> An
     closed, out = _trace(function, params, x, *rest)
     notes = Notes(_examples(x), _record((closed, out), params, x))
     values = [
-        _lazy(path, weight, key, notes.uses[path])
-        for path, weight in named_leaves(weights, is_leaf=_is_family).items()
+        _lazy(path, weight, key, notes.uses[path]) for path, weight in named_leaves(weights, is_leaf=_is_family).items()
     ]
     places = [None] * len(values) + [_place(a) for a in jax.tree.leaves(x)] + [None] * len(jax.tree.leaves(rest))
     jaxpr = open_jaxpr(closed)

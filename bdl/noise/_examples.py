@@ -164,7 +164,7 @@ def _squeeze(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
 
 def _dot_general(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
     (contract, batch) = eqn.params["dimension_numbers"]
-    places = []
+    places: list[Where] = []
     for side in (0, 1):
         where = ins[side]
         if where is None:
@@ -174,9 +174,7 @@ def _dot_general(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
         elif where.axis in batch[side]:
             places.append(where._replace(axis=list(batch[side]).index(where.axis)))
         else:
-            free = [
-                [a for a in range(len(shapes[s])) if a not in contract[s] and a not in batch[s]] for s in (0, 1)
-            ]
+            free = [[a for a in range(len(shapes[s])) if a not in contract[s] and a not in batch[s]] for s in (0, 1)]
             offset = len(batch[0]) + (len(free[0]) if side else 0)
             places.append(where._replace(axis=offset + free[side].index(where.axis)))
     return places[0] if len(set(places)) == 1 else LOST

@@ -40,4 +40,3 @@ def hoisted_scan_body(body: Callable[[Any, Any], Any], carry: Any, row: Any) -> 
         return jax.tree.unflatten(jax.tree.structure(out_shape), outs)
 
     return hoisted
-

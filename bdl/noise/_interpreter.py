@@ -40,7 +40,9 @@ class Notes:
     shared: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def interpret(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], where: Sequence[Where], notes: Notes) -> list[Any]:
+def interpret(
+    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], where: Sequence[Where], notes: Notes
+) -> list[Any]:
     """The outputs of `jaxpr`, with their examples' places: [(value, where), ...]."""
     env: dict[Any, tuple[Any, Where]] = {}
     env.update(zip(jaxpr.constvars, ((c, None) for c in consts), strict=True))
@@ -170,10 +172,12 @@ def _elementwise(eqn: Any, values: Any, places: Any, notes: Notes) -> list[tuple
 def _draw_each(value: Any, where: Any, notes: Notes) -> jax.Array | None:
     if isinstance(value, Joined):
         parts = [_draw_each(p, where, notes) if is_lazy(p) else p for p in value.parts]
-        return None if value.axis == where.axis or any(p is None for p in parts) else lax.concatenate(parts, value.axis)
+        if value.axis == where.axis or any(p is None for p in parts):
+            return None
+        return jnp.concatenate([p for p in parts if p is not None], value.axis)
     if value.axes[where.axis] or not hasattr(value.source.family, "local"):
         return None  # it differs along the examples' axis already
-    one = lambda w: lax.index_in_dim(value.view(w), 0, where.axis, keepdims=False)  # noqa: E731
+    one = lambda w: lax.index_in_dim(value.view(w), 0, where.axis, keepdims=False)
     each = jnp.moveaxis(jax.vmap(one)(value.source.draw_each(notes.examples)), 0, where.axis)
     shape = list(value.shape)
     shape[where.axis : where.axis + 1] = [where.outer, notes.examples, where.inner]
@@ -235,20 +239,20 @@ def _scan(eqn: Any, values: Any, places: Any, notes: Notes) -> list[tuple[Any, W
         return (index + 1, outs[:carries]), outs[carries:]
 
     start = (jnp.zeros((), jnp.int32), list(carry))
-    body = hoisted_scan_body(body, start, [jax.eval_shape(lambda a: a[0], v) for v in plain_stack])
+    hoisted = hoisted_scan_body(body, start, [jax.eval_shape(lambda a: a[0], v) for v in plain_stack])
     keep = {k: eqn.params[k] for k in ("length", "reverse", "unroll")}
     if keep["reverse"] and len(plain_stack) != len(stack):  # the loop's index runs backwards
         flip = [jnp.flip(v, 0) for v in plain_stack]
-        stack = [apply_flip(v) if isinstance(v, Drawn) else v for v in stack]
-        (_, carry), ys = lax.scan(body, start, flip, length=keep["length"], unroll=keep["unroll"])
+        stack = [_flipped(v) if isinstance(v, Drawn) else v for v in stack]
+        (_, carry), ys = lax.scan(hoisted, start, flip, length=keep["length"], unroll=keep["unroll"])
         ys = [jnp.flip(y, 0) for y in ys]
     else:
-        (_, carry), ys = lax.scan(body, start, plain_stack, **keep)
+        (_, carry), ys = lax.scan(hoisted, start, plain_stack, **keep)
     return list(zip([*carry, *ys], step(eqn, places), strict=True))
 
 
-def apply_flip(drawn: Drawn) -> Drawn:
-    """The stack of weights in reverse order."""
+def _flipped(drawn: Drawn) -> Drawn:
+    # The stack of weights in reverse order.
     return drawn.then(lambda w: jnp.flip(w, 0), drawn.axes)
 
 

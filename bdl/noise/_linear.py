@@ -16,8 +16,10 @@ from bdl.noise._view import Drawn
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """`linear(x, w)`: x [B, P, I] are B examples with P positions (time steps, pixels) and I inputs each; the result is
-    [B, P', O]. `w` has the shape of the weight array itself, whatever transposes and slices the network applies to it.
+    """The function `linear(x, w)` of a local rule.
+
+    x [B, P, I] are B examples with P positions (time steps, pixels) and I inputs each; the result is [B, P', O].
+    `w` has the shape of the weight array itself, whatever transposes and slices the network applies to it.
 
     Attributes:
         use: how the network uses the weight array.
@@ -37,7 +39,7 @@ class Linear:
         return self._apply(x, w)
 
     def inputs(self, rows: jax.Array) -> jax.Array:
-        """One number per example and row of the array, [B, *use.row_shape], as a factor [B, P or 1, I] on the inputs."""
+        """One number per example and row of the array, [B, *use.row_shape], as a factor [B, P or 1, I] of inputs."""
         return self._inputs(self.use.expand(rows, self._shape))
 
     def outputs(self, units: jax.Array) -> jax.Array:
@@ -98,7 +100,7 @@ def dot_use(eqn: Any, drawn: Drawn, side: int) -> Use:
 
 
 def dot(eqn: Any, x: Any, where: Examples, drawn: Drawn, side: int, out_where: Examples, use: Use) -> Any:
-    """The linear operation of a `dot_general`, its input in canonical form, and the way back; None where it has none."""
+    """The linear operation of a `dot_general`, its input in canonical form, the way back; None where it has none."""
     contract, batch = eqn.params["dimension_numbers"]
     x_side = 1 - side
     if where.axis in batch[x_side]:
@@ -200,7 +202,15 @@ def gather(eqn: Any, ids: Any, where: Examples, drawn: Drawn, out_where: Example
 
 
 def _linear(
-    drawn: Drawn, use: Use, here: Use, apply: Any, inputs: Any, outputs: Any, x: Any, onto: _Layout, lookup: bool = False
+    drawn: Drawn,
+    use: Use,
+    here: Use,
+    apply: Any,
+    inputs: Any,
+    outputs: Any,
+    x: Any,
+    onto: _Layout,
+    lookup: bool = False,
 ) -> Any:
     # `use` is the array's first use, which its family was bound to; this one must agree with it or be its transpose.
     rows, here_rows = set(use.in_axes), set(here.in_axes)

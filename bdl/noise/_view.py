@@ -55,7 +55,7 @@ class Drawn:
         """The view followed by a structural function, of which `axes` are known."""
         view = self.view
         out = jax.eval_shape(function, jax.ShapeDtypeStruct(self.shape, self.dtype))
-        after = lambda w: function(view(w))  # noqa: E731
+        after = lambda w: function(view(w))
         return Drawn(self.source, after, out.shape, out.dtype, tuple(axes), self.stacked | frozenset(stacked))
 
 
@@ -127,10 +127,10 @@ def _view_of_joined(eqn: Any, value: Joined) -> Joined | None:
     name, params = eqn.primitive.name, eqn.params
     axis = value.axis
     if name == "convert_element_type":
-        act = lambda p: lax.convert_element_type(p, params["new_dtype"])  # noqa: E731
+        act = lambda p: lax.convert_element_type(p, params["new_dtype"])
     elif name == "transpose":
         axis = params["permutation"].index(axis)
-        act = lambda p: lax.transpose(p, params["permutation"])  # noqa: E731
+        act = lambda p: lax.transpose(p, params["permutation"])
     elif name in ("reshape", "squeeze", "broadcast_in_dim"):
         out = eqn.outvars[0].aval.shape
         if name == "broadcast_in_dim":
