@@ -26,7 +26,8 @@ PACKAGES = [
 # that it helps, before them; one that is not named here imports no room at all.
 LAYERS = (
     {"networks", "likelihoods", "metrics", "uncertainty"},
-    {"priors", "families", "noise"},
+    {"priors", "families"},
+    {"noise"},
     {"posteriors", "model"},
     {"_bind", "kl"},
     {"objectives"},

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 
 from bdl._keys import derive
-from bdl._paths import map_named, named_leaves
+from bdl._paths import named_leaves
+from bdl.families._base import is_family
 from bdl.networks._use import Use
 from bdl.noise._equation import open_jaxpr
 from bdl.noise._examples import Examples
 from bdl.noise._interpreter import Notes, default_use, interpret
-from bdl.noise._view import Source, whole
+from bdl.noise._view import Source, draw, whole
 
 
 class _Placeholder:
@@ -53,11 +54,11 @@ def local(key: jax.Array, function: Any, weights: Any, x: Any, *rest: Any) -> An
     Returns:
         what `function` returns.
     """
-    params = jax.eval_shape(lambda: map_named(lambda p, w: _draw(w, derive(key, p)), weights, is_leaf=_is_family))
+    params = jax.eval_shape(lambda: jax.tree.map(_mean, weights, is_leaf=is_family))
     closed, out = _trace(function, params, x, *rest)
     notes = Notes(_examples(x), _record((closed, out), params, x))
     values = [
-        _lazy(path, weight, key, notes.uses[path]) for path, weight in named_leaves(weights, is_leaf=_is_family).items()
+        _lazy(path, weight, key, notes.uses[path]) for path, weight in named_leaves(weights, is_leaf=is_family).items()
     ]
     places = [None] * len(values) + [_place(a) for a in jax.tree.leaves(x)] + [None] * len(jax.tree.leaves(rest))
     jaxpr = open_jaxpr(closed)
@@ -69,8 +70,7 @@ def local(key: jax.Array, function: Any, weights: Any, x: Any, *rest: Any) -> An
             "linear operation or is added or multiplied; gradients have more variance here, and stay unbiased.",
             stacklevel=2,
         )
-    outs = [value if isinstance(value, jax.Array) else _materialise(value) for value, _ in found]
-    return jax.tree.unflatten(jax.tree.structure(out), outs)
+    return jax.tree.unflatten(jax.tree.structure(out), [draw(value) for value, _ in found])
 
 
 def _trace(function: Any, params: Any, x: Any, *rest: Any) -> Any:
@@ -91,7 +91,7 @@ def _record(traced: Any, params: Any, x: Any) -> dict[str, Use]:
             whole(Source(path, _Placeholder(value), None, value.shape), value.dtype)
             for path, value in zip(arrays, values, strict=True)
         ]
-        return [_materialise(v) for v, _ in interpret(jaxpr, consts, [*lazy, *others], places, notes)]
+        return [draw(v) for v, _ in interpret(jaxpr, consts, [*lazy, *others], places, notes)]
 
     struct = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays.values()]
     others = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in inputs]
@@ -100,24 +100,16 @@ def _record(traced: Any, params: Any, x: Any) -> dict[str, Use]:
     return {path: use._replace(shared=notes.shared.get(path, use.shared)) for path, use in uses.items()}
 
 
-def _materialise(value: Any) -> Any:
-    return value.draw() if hasattr(value, "draw") else value
-
-
 def _lazy(path: str, weight: Any, key: jax.Array, use: Use) -> Any:
-    if not _is_family(weight):
+    if not is_family(weight):
         return weight
     family = weight.bind(use) if hasattr(weight, "bind") else weight
     shape = jax.eval_shape(family.sample, key)
     return whole(Source(path, family, derive(key, path), shape.shape), shape.dtype)
 
 
-def _draw(weight: Any, key: jax.Array) -> Any:
-    return weight.mean if _is_family(weight) else weight
-
-
-def _is_family(node: Any) -> bool:
-    return hasattr(node, "sample") and hasattr(node, "mean")
+def _mean(weight: Any) -> Any:
+    return weight.mean if is_family(weight) else weight
 
 
 def _place(array: Any) -> Examples | None:
