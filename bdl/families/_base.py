@@ -22,6 +22,8 @@ class Family(Protocol):
     * `sample_each(key, n) -> [n, *shape]`, n draws from one key, where that is cheaper than n keys;
     * `local(key, x, linear) -> [B, P', O]`, the result of the linear operation `linear(x, w)` with an own draw of `w`
       for each of the B examples; see `bdl.noise.Linear`;
+    * `view(function) -> Family`, the family of a structural function of the array, where the members above commute with
+      it: kernels that a network concatenates are then one product;
     * `bind(use) -> Family`, told how the network uses the array; see `bdl.networks.Use`.
     """
 

@@ -1,6 +1,7 @@
 """Mean-field Normal."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -75,6 +76,10 @@ class NormalFamily(eqx.Module):
     def entropy(self) -> jax.Array:
         # ½ log(2πe) + log scale
         return (0.5 * jnp.log(2 * jnp.pi * jnp.e) + self.log_scale).sum()
+
+    def view(self, function: Callable[[jax.Array], jax.Array]) -> "NormalFamily":
+        """The family of `function(w)`, for a function that moves, drops and repeats entries."""
+        return NormalFamily(function(self.loc), function(self.log_scale))
 
     def bind(self, use: Use) -> "NormalFamily":
         return dataclasses.replace(self, use=use)

@@ -88,7 +88,7 @@ def _record(traced: Any, params: Any, x: Any) -> dict[str, Use]:
 
     def run(values: list[Any], others: list[Any], consts: list[Any]) -> list[Any]:
         lazy = [
-            whole(Source(path, _Placeholder(value), None, value.shape), value.dtype)
+            whole(Source(path, _Placeholder(value), None, value.shape, value.dtype))
             for path, value in zip(arrays, values, strict=True)
         ]
         return [draw(v) for v, _ in interpret(jaxpr, consts, [*lazy, *others], places, notes)]
@@ -105,7 +105,7 @@ def _lazy(path: str, weight: Any, key: jax.Array, use: Use) -> Any:
         return weight
     family = weight.bind(use) if hasattr(weight, "bind") else weight
     shape = jax.eval_shape(family.sample, key)
-    return whole(Source(path, family, derive(key, path), shape.shape), shape.dtype)
+    return whole(Source(path, family, derive(key, path), shape.shape, shape.dtype))
 
 
 def _mean(weight: Any) -> Any:

@@ -18,7 +18,7 @@ from bdl.noise import _linear as linear
 from bdl.noise._equation import Literal, called_jaxpr, evaluate, open_jaxpr, scan_counts
 from bdl.noise._examples import LOST, Where, carry_places, slice_place, step
 from bdl.noise._hoist import hoisted_scan_body
-from bdl.noise._view import Drawn, Joined, apply_view, draw, entry, is_lazy, sources
+from bdl.noise._view import Drawn, Joined, apply_view, draw, entry, fused, is_lazy, sources
 
 _ELEMENTWISE = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", "select_n", "add_any"}
 
@@ -142,6 +142,14 @@ def _joined(eqn: Any, values: Any, places: Any, side: int, notes: Notes) -> list
     contract, batch = eqn.params["dimension_numbers"]
     if weights.axis in contract[side] or weights.axis in batch[side]:
         return None
+    whole_kernel = None if notes.recording else fused(weights)
+    if whole_kernel is not None:
+        use = linear.dot_use(eqn, whole_kernel, side)
+        source = dataclasses.replace(whole_kernel.source, family=whole_kernel.source.family.bind(use))
+        operands = list(values)
+        operands[side] = dataclasses.replace(whole_kernel, source=source)
+        inside = dataclasses.replace(notes, uses={**notes.uses, source.path: use})
+        return _linear_operation(eqn, operands, places, inside)
     free = [a for a in range(len(weights.shape)) if a not in contract[side] and a not in batch[side]]
     rank = len(eqn.outvars[0].aval.shape)
     first = len(batch[0]) if side == 0 else rank - len(free)

@@ -16,6 +16,7 @@ class Source:
     family: Any
     key: jax.Array | None
     shape: tuple[int, ...]
+    dtype: Any
 
     def draw(self) -> jax.Array:
         """The draw that the whole batch shares; the same at every call."""
@@ -92,10 +93,26 @@ def sources(value: Any) -> list[Source]:
     return [value.source]
 
 
-def whole(source: Source, dtype: Any) -> Drawn:
+def whole(source: Source) -> Drawn:
     """The view that is the array itself."""
     axes = tuple(frozenset([a]) if size > 1 else frozenset() for a, size in enumerate(source.shape))
-    return Drawn(source, lambda w: w, source.shape, dtype, axes)
+    return Drawn(source, lambda w: w, source.shape, source.dtype, axes)
+
+
+def fused(joined: Joined) -> Drawn | None:
+    """The concatenated arrays as one array with one family, where their families commute with views."""
+    parts = joined.parts
+    if not all(isinstance(p, Drawn) and hasattr(p.source.family, "view") for p in parts):
+        return None
+    families = [p.source.family.view(p.view) for p in parts]
+    if len({jax.tree.structure(f) for f in families}) > 1 or len({p.dtype for p in parts}) > 1:
+        return None
+    if any(p.dtype != p.source.dtype for p in parts):
+        return None  # a cast would round what the family keeps in float32
+    family = jax.tree.map(lambda *leaves: lax.concatenate(leaves, joined.axis), *families)
+    path = " + ".join(p.source.path for p in parts)
+    source = Source(path, family, parts[0].source.key, joined.shape, parts[0].dtype)
+    return whole(source)
 
 
 def entry(drawn: Drawn, index: Any) -> Drawn:
