@@ -210,6 +210,15 @@ def test_weights_that_cannot_be_local_are_named_once_and_shared():
     assert "shared" in str(bdl.summary(posterior))
 
 
+def test_inputs_whose_examples_are_lost_are_noticed():
+    apply = lambda p, x: jnp.sort(x.reshape(-1)).reshape(x.shape) @ p["kernel"]  # mixes the examples
+    uses = find_uses(apply, {"kernel": w83}, row)
+    assert "examples" in uses["kernel"].shared
+    weights = families_for({"kernel": w83}, uses, FAMILIES["dropout"])
+    with pytest.warns(UserWarning, match="kernel"):
+        local(jax.random.key(0), apply, weights, row)
+
+
 def test_a_custom_gradient_of_the_weights_is_kept():
     @jax.custom_vjp
     def straight_through(x, w):

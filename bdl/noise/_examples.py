@@ -127,6 +127,14 @@ def _reduce(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
     return None if where.axis in axes else where._replace(axis=where.axis - sum(a < where.axis for a in axes))
 
 
+def _along(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
+    # Sorts, cumulative sums and reversals: along the examples' axis they mix the examples.
+    params = eqn.params
+    axes = params.get("dimensions") or [params.get("dimension", params.get("axis"))]
+    mixed = any(w is not None and w.axis in axes for w in ins)
+    return LOST if mixed else _same_place(ins, shapes, out)
+
+
 def _transpose(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
     return ins[0]._replace(axis=eqn.params["permutation"].index(ins[0].axis))  # type: ignore[union-attr]
 
@@ -202,6 +210,7 @@ def _gather(eqn: Any, ins: list[Where], shapes: Any, out: tuple[int, ...]) -> Wh
 
 
 _RULES = {
+    **dict.fromkeys(("sort", "rev", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along),
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,

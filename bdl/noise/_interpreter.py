@@ -108,6 +108,8 @@ def _linear_operation(eqn: Any, values: Any, places: Any, notes: Notes) -> list[
         use = _use_of(eqn, weights, side)
         if use is not None and not use.shared:
             notes.uses.setdefault(weights.source.path, use)
+            if where is None or where == LOST:
+                notes.shared.setdefault(weights.source.path, "it meets inputs whose examples cannot be traced")
             return _plain(eqn, [draw(v) for v in values], places)
         return None
     out_where = step(eqn, places)[0]
