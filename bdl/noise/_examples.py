@@ -5,7 +5,7 @@ The inputs have their examples along axis 0. Every operation moves them (a trans
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +58,8 @@ def step(eqn: Any, ins: Sequence[Where]) -> list[Where]:
     if rule is None and (name.startswith("reduce_") or name.startswith("arg")) and "axes" in eqn.params:
         rule = _reduce
     shapes = [v.aval.shape for v in eqn.invars]
+    if name in _MOVES:
+        return [None if ins[0] is None else _MOVES[name](eqn, ins[0], shapes[0], outs[0].shape)]
     if rule is not None:
         return [rule(eqn, list(ins), shapes, outs[0].shape)] * len(outs)
     return [_same_place(ins, shapes, out.shape) for out in outs]
@@ -135,23 +137,23 @@ def _along(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
     return LOST if mixed else _same_place(ins, shapes, out)
 
 
-def _transpose(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
-    return ins[0]._replace(axis=eqn.params["permutation"].index(ins[0].axis))  # type: ignore[union-attr]
+def _transpose(eqn: Any, where: Examples, shape: tuple[int, ...], out: Any) -> Where:
+    return where._replace(axis=eqn.params["permutation"].index(where.axis))
 
 
-def _broadcast(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
-    axis = eqn.params["broadcast_dimensions"][ins[0].axis]  # type: ignore[union-attr]
-    return ins[0]._replace(axis=axis) if out[axis] == shapes[0][ins[0].axis] else LOST  # type: ignore[union-attr]
+def _broadcast(eqn: Any, where: Examples, shape: tuple[int, ...], out: tuple[int, ...]) -> Where:
+    axis = eqn.params["broadcast_dimensions"][where.axis]
+    return where._replace(axis=axis) if out[axis] == shape[where.axis] else LOST
 
 
-def _reshape(eqn: Any, ins: list[Where], shapes: Any, out: tuple[int, ...]) -> Where:
+def _reshape(eqn: Any, where: Examples, shape: tuple[int, ...], out: tuple[int, ...]) -> Where:
     # In row-major order the examples are `before` blocks of B runs of `after` entries.
-    axis, outer, inner = ins[0]  # type: ignore[misc]
+    axis, outer, inner = where
     if eqn.params.get("dimensions") is not None:
         return LOST
-    before = math.prod(shapes[0][:axis]) * outer
-    after = math.prod(shapes[0][axis + 1 :]) * inner
-    examples = shapes[0][axis] // (outer * inner)
+    before = math.prod(shape[:axis]) * outer
+    after = math.prod(shape[axis + 1 :]) * inner
+    examples = shape[axis] // (outer * inner)
     best = None
     for new in range(len(out)):
         left, right = math.prod(out[:new]), math.prod(out[new + 1 :])
@@ -164,10 +166,9 @@ def _reshape(eqn: Any, ins: list[Where], shapes: Any, out: tuple[int, ...]) -> W
     return best or LOST
 
 
-def _squeeze(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
-    axis = ins[0].axis  # type: ignore[union-attr]
-    dropped = [d % len(shapes[0]) for d in eqn.params["dimensions"]]
-    return LOST if axis in dropped else ins[0]._replace(axis=axis - sum(d < axis for d in dropped))  # type: ignore[union-attr]
+def _squeeze(eqn: Any, where: Examples, shape: tuple[int, ...], out: Any) -> Where:
+    dropped = [d % len(shape) for d in eqn.params["dimensions"]]
+    return LOST if where.axis in dropped else where._replace(axis=where.axis - sum(d < where.axis for d in dropped))
 
 
 def _dot_general(eqn: Any, ins: list[Where], shapes: Any, out: Any) -> Where:
@@ -209,12 +210,16 @@ def _gather(eqn: Any, ins: list[Where], shapes: Any, out: tuple[int, ...]) -> Wh
     return operand._replace(axis=numbers.offset_dims[kept.index(operand.axis)]) if operand.axis in kept else LOST
 
 
-_RULES = {
-    **dict.fromkeys(("sort", "rev", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along),
+# Operations that move the axes of one array: (equation, where its examples are, its shape, the result's shape).
+_MOVES: dict[str, Callable[[Any, Examples, tuple[int, ...], tuple[int, ...]], Where]] = {
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": _squeeze,
+}
+
+_RULES = {
+    **dict.fromkeys(("sort", "rev", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along),
     "dot_general": _dot_general,
     "conv_general_dilated": _conv,
     "gather": _gather,
