@@ -2,10 +2,16 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bdl._paths import named_leaves
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether a leaf has no value yet, under `jit`, `vmap` or `grad`, so that there is nothing to look at."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def check_data(x: Any, y: Any = None) -> None:

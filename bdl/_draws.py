@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._bind import bind
 from bdl._keys import derive
 from bdl._paths import named_leaves
 from bdl.model import Model
@@ -64,8 +65,6 @@ def refuse_still(key: Any, posterior: Any, model: Model, x: Any) -> None:
     Raises:
         ValueError: the drawn weights differ, or no family can move.
     """
-    from bdl._bind import bind
-
     posterior, _ = bind(posterior, model, x)
     families = getattr(posterior, "families", {})
     still = {path: why for path, family in families.items() if (why := _cannot_move(family))}

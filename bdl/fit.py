@@ -14,7 +14,7 @@ import numpy as np
 
 from bdl._batches import ArrayBatches, HostBatches
 from bdl._bind import bind
-from bdl._data_checks import check_data
+from bdl._data_checks import check_data, is_traced
 from bdl._keys import check_key, derive
 from bdl._resume import Checkpoint
 from bdl._trail import Trail
@@ -144,7 +144,7 @@ def fit(
     key = check_key(key)
     num_steps = _count("num_steps", num_steps)
     block_size = None if block_size is None else _count("block_size", block_size)
-    traced = _traced((key, posterior, model, validation)) or (_is_pair(data) and _traced(data))
+    traced = is_traced((key, posterior, model, validation)) or (_is_pair(data) and is_traced(data))
     if not traced:
         _check_pair(key, posterior, model, validation)
         _check_pair(key, posterior, model, data if _is_pair(data) else None)
@@ -160,7 +160,7 @@ def fit(
         # No steps. An algorithm may close over a tracer (a learning rate under `vmap`), and only this shows it.
         run, _ = unguarded_block(plan, jnp.int32(0), run)
     every = num_steps if held_out is None else held_out.every
-    if traced or _traced(run):
+    if traced or is_traced(run):
         if arrays is None or checkpoint is not None:
             raise ValueError("under `jit` or `vmap` the data must be arrays (x, y), and `checkpoint` must be None.")
         run, infos, scores = whole(plan, held_out, num_steps, run)
@@ -185,10 +185,6 @@ def fit(
 def _fitted(run: Run, infos: Any, scores: Any, steps: Any) -> Fitted:
     history = History(jax.tree.map(jnp.asarray, infos), jnp.asarray(scores, jnp.float32), jnp.asarray(steps, jnp.int32))
     return Fitted(*run.result(), history, run.state)
-
-
-def _traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _is_pair(data: Any) -> bool:

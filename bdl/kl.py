@@ -8,7 +8,7 @@ from numpyro.distributions.kl import kl_divergence
 
 from bdl._keys import derive
 from bdl._learned import partition
-from bdl.families._base import is_family
+from bdl.families._base import is_family, mean_of
 
 
 def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Array:
@@ -46,8 +46,7 @@ def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Arr
         return -sum((_entropy(p, f) for p, f in posterior.families.items()), start=jnp.float32(0)) - draws
     total = jnp.float32(0)
     for path, leaf in posterior.leaves.items():
-        array = leaf.mean if is_family(leaf) else leaf
-        total += leaf_kl(derive(key, path), path, leaf, prior.distribution(path, array), num_samples)
+        total += leaf_kl(derive(key, path), path, leaf, prior.distribution(path, mean_of(leaf)), num_samples)
     return total
 
 
@@ -88,7 +87,7 @@ def is_bound(posterior: Any, prior: Any) -> bool:
         return hasattr(posterior, "log_prob")
     leaves = posterior.leaves
     proper = not hasattr(prior, "distribution") or all(
-        prior.distribution(path, leaf.mean if is_family(leaf) else leaf) is not None for path, leaf in leaves.items()
+        prior.distribution(path, mean_of(leaf)) is not None for path, leaf in leaves.items()
     )
     return proper and all(map(has_density, leaves.values()))
 
@@ -130,6 +129,3 @@ def _mean_over_draws(key: Any, num_samples: int, function: Any) -> jax.Array:
     if num_samples < 1:
         raise ValueError(f"kl: expected num_samples of at least 1, got {num_samples}.")
     return jnp.mean(jnp.stack([function(derive(key, "draw", i)) for i in range(num_samples)]))
-
-
-__all__ = ["kl"]

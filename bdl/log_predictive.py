@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bdl._bind import bind
-from bdl._data_checks import check_data
+from bdl._data_checks import check_data, is_traced
 from bdl._draws import check_counts, default_chunk, draw, each
 from bdl._keys import check_key, derive
 from bdl.model import Model
@@ -56,7 +56,7 @@ def log_predictive(
     """
     key = check_key(key)
     num_samples = check_counts("log_predictive", posterior, model, num_samples, chunk_size)
-    if check and not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((key, posterior, model, data))):
+    if check and not is_traced((key, posterior, model, data)):
         check_data(*data)
     x, y = jax.tree.map(jnp.asarray, data)
     chunk = min(chunk_size or default_chunk(x), num_samples)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bdl._bind import bind
-from bdl._data_checks import check_data
+from bdl._data_checks import check_data, is_traced
 from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, refuse_still
 from bdl._keys import check_key, derive
 from bdl._mixture import quantiles as mixture_quantiles
@@ -81,7 +81,7 @@ def predict(
     levels = _check_levels(quantiles)
     if tolerance is not None and (return_draws or levels is not None):
         raise ValueError("predict: tolerance= keeps no draws. Leave quantiles= and return_draws= out.")
-    check = check and not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, posterior, model, x)))
+    check = check and not is_traced((key, posterior, model, x))
     if check:
         check_data(x)
     x = jax.tree.map(jnp.asarray, x)

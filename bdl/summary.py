@@ -8,7 +8,7 @@ import numpy as np
 
 from bdl._keys import derive
 from bdl._paths import stable_hash
-from bdl.families._base import is_family
+from bdl.families._base import is_family, mean_of
 from bdl.kl import is_bound, leaf_kl
 
 
@@ -75,7 +75,7 @@ def summary(posterior: Any, model: Any = None) -> Summary:
 
 
 def _row(path: str, leaf: Any, model: Any) -> Row:
-    array = leaf.mean if is_family(leaf) else leaf
+    array = mean_of(leaf)
     kl = None
     if model is not None and hasattr(model.prior, "distribution"):
         key = derive(jax.random.key(stable_hash("summary")), path)

@@ -48,14 +48,15 @@ class NormalFamily(eqx.Module):
         return dist.Normal(self.loc.astype(jnp.float32), self.scale)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        # w = loc + scale ε
-        noise = _random.normal(key, self.loc.shape)
-        return (self.loc + self.scale * noise).astype(self.loc.dtype)
+        return self._draws(key, self.loc.shape)
 
     def sample_each(self, key: jax.Array, examples: int) -> jax.Array:
         """`examples` draws along a new axis 0, from one key."""
-        noise = _random.normal(key, (examples, *self.loc.shape))
-        return (self.loc + self.scale * noise).astype(self.loc.dtype)
+        return self._draws(key, (examples, *self.loc.shape))
+
+    def _draws(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        # w = loc + scale ε
+        return (self.loc + self.scale * _random.normal(key, shape)).astype(self.loc.dtype)
 
     def kl(self, prior: dist.Distribution) -> Any:
         """KL to a Normal prior, in nats; `NotImplemented` for others.

@@ -7,7 +7,7 @@ import jax
 
 from bdl._keys import derive
 from bdl._paths import named_leaves
-from bdl.families._base import is_family
+from bdl.families._base import is_family, mean_of
 from bdl.networks._use import Use
 from bdl.noise._equation import open_jaxpr
 from bdl.noise._examples import Examples
@@ -54,7 +54,7 @@ def local(key: jax.Array, function: Any, weights: Any, x: Any, *rest: Any) -> An
     Returns:
         what `function` returns.
     """
-    params = jax.eval_shape(lambda: jax.tree.map(_mean, weights, is_leaf=is_family))
+    params = jax.eval_shape(lambda: jax.tree.map(mean_of, weights, is_leaf=is_family))
     closed, out = _trace(function, params, x, *rest)
     notes = Notes(_examples(x), _record((closed, out), params, x))
     values = [
@@ -106,10 +106,6 @@ def _lazy(path: str, weight: Any, key: jax.Array, use: Use) -> Any:
     family = weight.bind(use) if hasattr(weight, "bind") else weight
     shape = jax.eval_shape(family.sample, key)
     return whole(Source(path, family, derive(key, path), shape.shape, shape.dtype))
-
-
-def _mean(weight: Any) -> Any:
-    return weight.mean if is_family(weight) else weight
 
 
 def _place(array: Any) -> Examples | None:

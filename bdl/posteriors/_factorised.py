@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from bdl._keys import derive
 from bdl._learned import learned_field
 from bdl._paths import map_named, match, named_leaves
-from bdl.families._base import is_family
+from bdl.families._base import is_family, mean_of
 from bdl.networks._base import as_params
 from bdl.networks._use import Use
 
@@ -33,7 +33,7 @@ class Factorised(eqx.Module):
     @property
     def mean(self) -> Any:
         """E[w], nested dicts of arrays."""
-        return jax.tree.map(lambda leaf: leaf.mean if is_family(leaf) else leaf, self.tree, is_leaf=is_family)
+        return jax.tree.map(mean_of, self.tree, is_leaf=is_family)
 
     @property
     def leaves(self) -> dict[str, Any]:
