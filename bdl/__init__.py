@@ -5,7 +5,7 @@ algorithm turns it into a posterior: anything that can draw the network's weight
 network and keeps running moments; uncertainty splits them.
 """
 
-from bdl import families, inference, likelihoods, networks, noise, posteriors, priors, testing
+from bdl import families, inference, likelihoods, networks, noise, objectives, posteriors, priors, testing
 from bdl._bind import bind
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
@@ -18,6 +18,8 @@ from bdl.networks import from_linen, from_nnx, network
 from bdl.objectives import ElboTerms, elbo
 from bdl.posteriors import variational
 from bdl.predict import predict
+from bdl.prior_predictive import prior_predictive
+from bdl.prune import prune
 from bdl.summary import summary
 from bdl.uncertainty import ClassPrediction, Prediction
 
@@ -46,10 +48,13 @@ __all__ = [
     "network",
     "networks",
     "noise",
+    "objectives",
     "partition",
     "posteriors",
     "predict",
+    "prior_predictive",
     "priors",
+    "prune",
     "save",
     "summary",
     "testing",

@@ -1,5 +1,6 @@
 """Tells a posterior and a prior how the network uses its weights."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -33,17 +34,19 @@ def bind(posterior: Any, model: Model, x: Any) -> tuple[Any, Model]:
     if is_bound(posterior) and is_bound(model.prior):
         return posterior, model
     network = model.network
-    params = jax.eval_shape(lambda: _weights(posterior))
+    params = jax.eval_shape(lambda: _weights(posterior, model))
     uses = find_uses(lambda params, x, state: network.apply(params, state, x), params, x, network.state)
     if hasattr(posterior, "bind"):
         posterior = posterior.bind(uses)
     prior = model.prior.bind(uses) if hasattr(model.prior, "bind") else model.prior
-    return posterior, Model(network, model.likelihood, prior)
+    return posterior, dataclasses.replace(model, prior=prior)
 
 
-def _weights(posterior: Any) -> Any:
-    # The rows of a draw may not be known yet, those of the mean need not be.
-    return posterior.mean if hasattr(posterior, "mean") else posterior.sample(jax.random.key(stable_hash("bind")))
+def _weights(posterior: Any, model: Model) -> Any:
+    # What a draw depends on may not be known yet: the rows of a family, the fan-in of a prior.
+    if hasattr(posterior, "mean"):
+        return posterior.mean
+    return posterior.sample(jax.random.key(stable_hash("bind"))) if model.weights is None else model.weights.zeros()
 
 
 def is_bound(node: Any) -> bool:

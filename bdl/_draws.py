@@ -1,5 +1,7 @@
 """What all functions over draws of a posterior share: draw `index`, how many, how many at once."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,20 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from bdl._bind import bind
+from bdl._hoist import hoisted_scan_body
+from bdl._hyper import draw_hypers, has_hypers
 from bdl._keys import derive
+from bdl._outputs import draw_outputs
 from bdl._paths import named_leaves
 from bdl.model import Model
-from bdl.objectives import draw_outputs
 
 # Rows of activations, draws times examples, that keep a device busy.
 _ROWS_HOST, _ROWS_ACCELERATOR = 256, 16384
 
 
-def draw(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, jax.Array]:
-    """The network's outputs for draw `index` of the caller's key, and the key of the draw."""
+def draw(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, jax.Array, Model]:
+    """Draw `index` of the caller's key: the network's outputs, the key of the draw, the model with its hypers drawn."""
     draw_key = derive(key, "predict", index)
+    if has_hypers(model.likelihood):
+        likelihood, _ = draw_hypers(derive(draw_key, "hyper"), model.likelihood)
+        model = dataclasses.replace(model, likelihood=likelihood)
+    if is_enumerated(posterior, model) and posterior.members > 1:
+        posterior = posterior.member(index)
     outputs, _ = draw_outputs(draw_key, posterior, model, x, noise=noise)
-    return outputs, draw_key
+    return outputs, draw_key, model
 
 
 def each(function: Any, index: jax.Array) -> Any:
@@ -30,13 +39,20 @@ def each(function: Any, index: jax.Array) -> Any:
     return jax.vmap(function)(index)
 
 
+def once_outside(add: Callable[[Any, Any], Any], carry: Any) -> Callable[[Any, Any], Any]:
+    """The body of a loop over chunks of draws, with what no draw touches (a deterministic trunk) computed here, once."""
+    return hoisted_scan_body(add, carry, None)
+
+
 def is_enumerated(posterior: Any, model: Model) -> bool:
     """Whether the posterior has finitely many members, of which each is used once; point masses are one."""
-    return hasattr(posterior, "families") and not posterior.families and not model.network.stochastic
+    if not hasattr(posterior, "families") or model.network.stochastic or has_hypers(model.likelihood):
+        return False
+    return not (posterior.member(jnp.int32(0)) if posterior.members > 1 else posterior).families
 
 
 def check_counts(verb: str, posterior: Any, model: Model, num_samples: int | None, chunk_size: int | None) -> int:
-    """The number of draws; 1 for a posterior of point masses.
+    """The number of draws; that of the members for a finite posterior, 1 for one of point masses.
 
     Raises:
         ValueError: a count is below one, or missing for a random posterior.
@@ -45,7 +61,7 @@ def check_counts(verb: str, posterior: Any, model: Model, num_samples: int | Non
         if count is not None and (not isinstance(count, int | np.integer) or count < 1):
             raise ValueError(f"{verb}: expected {name} as a whole number of at least 1, got {count!r}.")
     if is_enumerated(posterior, model):
-        return 1
+        return int(posterior.members)
     if num_samples is None:
         raise ValueError(f"{verb}: this posterior is random. Say how many draws to take, such as num_samples=100.")
     return int(num_samples)

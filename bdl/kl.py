@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions.kl import kl_divergence
 
+from bdl._hyper import draw_hypers, has_hypers
 from bdl._keys import derive
 from bdl._learned import partition
+from bdl._paths import named_leaves
 from bdl.families._base import is_family, mean_of
 
 
@@ -16,7 +18,8 @@ def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Arr
 
     Each family is held against the prior of its array: by its own formula (dropout's quasi-KL), else by numpyro's
     registry of closed forms, else by the mean over draws. A point mass has no density, and contributes −log p(w); so
-    the sum is a divergence only where every array has a family with a density.
+    the sum is a divergence only where every array has a family with a density. Numbers of the prior that have a
+    distribution of their own (`bdl.priors.hyper`) are drawn, and their KL is part of the sum.
 
     Args:
         key: for what has no closed form.
@@ -37,43 +40,81 @@ def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Arr
         >>> bdl.kl(jax.random.key(0), posterior, bdl.priors.normal(scale=1.0))
         Array(0., dtype=float32)
     """
+    if num_samples < 1:
+        raise ValueError(f"kl: expected num_samples of at least 1, got {num_samples}.")
     key = derive(key, "kl")
+    if not has_hypers(prior):
+        closed, open_paths = closed_kl(posterior, prior)
+        if not open_paths:
+            return closed
+
+    def one(index: int) -> jax.Array:
+        draw = derive(key, "draw", index)
+        drawn, hyper_kl = draw_hypers(derive(draw, "hyper"), prior)
+        closed, open_paths = closed_kl(posterior, drawn)
+        rest = drawn_kl(posterior, drawn, posterior.sample(draw), open_paths) if open_paths else 0.0
+        return closed + rest + hyper_kl
+
+    return jnp.mean(jnp.stack([one(i) for i in range(num_samples)]))
+
+
+def closed_kl(posterior: Any, prior: Any, *, from_draws: bool = False) -> tuple[jax.Array, tuple[str, ...]]:
+    """The part of the KL that has a closed form, and the paths of the arrays of which draws must tell it.
+
+    Args:
+        posterior, prior: as in `kl`, without hyper-priors.
+        from_draws: leave all densities to draws, closed form or not.
+    """
     if not hasattr(posterior, "leaves"):
-        return _mean_over_draws(key, num_samples, lambda k: _log_ratio(posterior, prior, posterior.sample(k)))
-    _refuse_unbounded(posterior, prior)
+        return jnp.float32(0), ("*",)
+    leaves = posterior.leaves
+    _refuse_unbounded(leaves, prior)
     if not hasattr(prior, "distribution"):
-        draws = _mean_over_draws(key, num_samples, lambda k: prior.log_prob(posterior.sample(k)))
-        return -sum((_entropy(p, f) for p, f in posterior.families.items()), start=jnp.float32(0)) - draws
-    total = jnp.float32(0)
-    for path, leaf in posterior.leaves.items():
-        total += leaf_kl(derive(key, path), path, leaf, prior.distribution(path, mean_of(leaf)), num_samples)
-    return total
+        return jnp.float32(0), tuple(leaves)
+    total, open_paths = jnp.float32(0), []
+    for path, leaf in leaves.items():
+        by_draws = from_draws and hasattr(leaf, "log_prob")
+        value = None if by_draws else _closed(path, leaf, prior.distribution(path, mean_of(leaf)))
+        if value is None:
+            open_paths.append(path)
+        else:
+            total += value
+    return total, tuple(open_paths)
+
+
+def drawn_kl(
+    posterior: Any, prior: Any, params: Any, open_paths: tuple[str, ...], *, fixed_density: bool = False
+) -> jax.Array:
+    """One draw's estimate of the rest of the KL.
+
+    Args:
+        posterior, prior: as in `closed_kl`.
+        params: a draw of the posterior's weights.
+        open_paths: what `closed_kl` left.
+        fixed_density: no gradient through the parameters of log q(w), but through the draw only.
+    """
+    if not hasattr(posterior, "leaves"):
+        return _log_density(posterior, params, fixed_density) - prior.log_prob(params)
+    leaves, drawn = posterior.leaves, named_leaves(params)
+    if not hasattr(prior, "distribution"):
+        terms = [
+            _log_density(f, drawn[p], True) if fixed_density and hasattr(f, "log_prob") else -_entropy(p, f)
+            for p, f in posterior.families.items()
+        ]
+        return sum(terms, start=jnp.float32(0)) - prior.log_prob(params)
+    terms = [
+        _from_draw(p, leaves[p], prior.distribution(p, mean_of(leaves[p])), drawn[p], fixed_density) for p in open_paths
+    ]
+    return sum(terms, start=jnp.float32(0))
 
 
 def leaf_kl(key: Any, path: str, leaf: Any, distribution: Any, num_samples: int = 1) -> jax.Array:
     """The KL of one family or point mass from a numpyro distribution over its entries (`None`: flat), in nats."""
-    if not is_family(leaf):
-        return jnp.float32(0) if distribution is None else -_log_prob(distribution, leaf)
-    if distribution is None:
-        return -_entropy(path, leaf)
-    if hasattr(leaf, "kl") and (own := leaf.kl(distribution)) is not NotImplemented:
-        return own
-    if hasattr(leaf, "distribution"):
-        try:
-            return jnp.broadcast_to(kl_divergence(leaf.distribution, distribution), jnp.shape(leaf.mean)).sum()
-        except NotImplementedError:  # numpyro's registry has no closed form for the pair
-            pass
-    if not hasattr(leaf, "log_prob"):
-        raise ValueError(
-            f"kl: the family {type(leaf).__name__} of {path!r} has neither `kl` nor `log_prob`. "
-            "Give it one of them, or another family."
-        )
-
-    def log_ratio(k: Any) -> jax.Array:
-        w = leaf.sample(k)
-        return leaf.log_prob(w) - _log_prob(distribution, w)
-
-    return _mean_over_draws(key, num_samples, log_ratio)
+    closed = _closed(path, leaf, distribution)
+    if closed is not None:
+        return closed
+    keys = [derive(key, "draw", i) for i in range(num_samples)]
+    return jnp.mean(jnp.stack([_from_draw(path, leaf, distribution, leaf.sample(k), False) for k in keys]))
 
 
 def has_density(leaf: Any) -> bool:
@@ -87,13 +128,47 @@ def is_bound(posterior: Any, prior: Any) -> bool:
         return hasattr(posterior, "log_prob")
     leaves = posterior.leaves
     proper = not hasattr(prior, "distribution") or all(
-        prior.distribution(path, mean_of(leaf)) is not None for path, leaf in leaves.items()
+        is_proper(prior.distribution(path, mean_of(leaf))) for path, leaf in leaves.items()
     )
     return proper and all(map(has_density, leaves.values()))
 
 
-def _refuse_unbounded(posterior: Any, prior: Any) -> None:
-    for path, leaf in posterior.leaves.items():
+def is_proper(distribution: Any) -> bool:
+    """Whether a numpyro distribution, or `None` for a flat one, has a density that integrates to one."""
+    return distribution is not None and not getattr(distribution, "improper", False)
+
+
+def _closed(path: str, leaf: Any, distribution: Any) -> jax.Array | None:
+    if not is_family(leaf):
+        return jnp.float32(0) if distribution is None else -_log_prob(distribution, leaf)
+    if distribution is None:
+        return -_entropy(path, leaf)
+    if hasattr(leaf, "kl") and (own := leaf.kl(distribution)) is not NotImplemented:
+        return own
+    if not hasattr(leaf, "distribution"):
+        return None
+    try:
+        marginal = kl_divergence(leaf.distribution, distribution)
+    except NotImplementedError:  # numpyro's registry has no closed form for the pair
+        return None
+    # Where p factorises over the entries, E_q[log p] needs only the marginals of q.
+    dependence = leaf.total_correlation() if hasattr(leaf, "total_correlation") else 0.0
+    return jnp.broadcast_to(marginal, jnp.shape(leaf.mean)).sum() + dependence
+
+
+def _from_draw(path: str, leaf: Any, distribution: Any, w: jax.Array, fixed_density: bool) -> jax.Array:
+    if hasattr(leaf, "log_prob"):
+        return _log_density(leaf, w, fixed_density) - _log_prob(distribution, w)
+    if hasattr(leaf, "entropy"):
+        return -leaf.entropy() - _log_prob(distribution, w)
+    raise ValueError(
+        f"kl: the family {type(leaf).__name__} of {path!r} has no `kl`, `log_prob` or `entropy` for this prior. "
+        "Give it one of them, or another family."
+    )
+
+
+def _refuse_unbounded(leaves: Any, prior: Any) -> None:
+    for path, leaf in leaves.items():
         part = prior.at(path) if hasattr(prior, "at") else prior
         if not has_density(leaf) and jax.tree.leaves(partition(part)[0]):
             kind = type(leaf).__name__ if is_family(leaf) else "a point mass"
@@ -117,15 +192,9 @@ def _log_prob(distribution: Any, w: jax.Array) -> jax.Array:
     return jnp.broadcast_to(distribution.log_prob(w.astype(jnp.float32)), w.shape).sum()
 
 
-def _log_ratio(posterior: Any, prior: Any, params: Any) -> jax.Array:
-    if not hasattr(posterior, "log_prob"):
+def _log_density(node: Any, w: Any, fixed: bool) -> jax.Array:
+    if not hasattr(node, "log_prob"):
         raise ValueError(
-            f"kl: {type(posterior).__name__} has no `log_prob`, and its KL cannot be estimated from draws alone."
+            f"kl: {type(node).__name__} has no `log_prob`, and its KL cannot be estimated from draws alone."
         )
-    return posterior.log_prob(params) - prior.log_prob(params)
-
-
-def _mean_over_draws(key: Any, num_samples: int, function: Any) -> jax.Array:
-    if num_samples < 1:
-        raise ValueError(f"kl: expected num_samples of at least 1, got {num_samples}.")
-    return jnp.mean(jnp.stack([function(derive(key, "draw", i)) for i in range(num_samples)]))
+    return (jax.lax.stop_gradient(node) if fixed else node).log_prob(w)

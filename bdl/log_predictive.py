@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bdl._bind import bind
 from bdl._data_checks import check_data, is_traced
-from bdl._draws import check_counts, default_chunk, draw, each
+from bdl._draws import check_counts, default_chunk, draw, each, once_outside
 from bdl._keys import check_key, derive
 from bdl.model import Model
 
@@ -68,8 +68,8 @@ def _log_predictive(key: Any, posterior: Any, model: Model, x: Any, y: Any, num_
     posterior, model = bind(posterior, model, x)
 
     def one(index: Any) -> jax.Array:
-        outputs, draw_key = draw(key, posterior, model, x, "shared", index)
-        return model.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
+        outputs, draw_key, drawn = draw(key, posterior, model, x, "shared", index)
+        return drawn.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
 
     def add(carry: Any, _: Any) -> tuple[Any, None]:
         start, total = carry
@@ -78,5 +78,6 @@ def _log_predictive(key: Any, posterior: Any, model: Model, x: Any, y: Any, num_
         return (start + chunk, jnp.logaddexp(total, jax.nn.logsumexp(terms, 0))), None
 
     empty = jnp.full(jax.eval_shape(one, 0).shape, -jnp.inf)
-    (_, total), _ = jax.lax.scan(add, (jnp.zeros((), jnp.int32), empty), length=-(-num_samples // chunk))
+    carry = jnp.zeros((), jnp.int32), empty
+    (_, total), _ = jax.lax.scan(once_outside(add, carry), carry, length=-(-num_samples // chunk))
     return total - math.log(num_samples)

@@ -12,6 +12,7 @@ from numpyro.distributions import Distribution
 from bdl._data_checks import check_finite, place
 from bdl._keys import derive
 from bdl._paths import stable_hash
+from bdl._weights import Weights, weights_of
 from bdl.likelihoods._base import Likelihood, as_likelihood, call
 from bdl.networks._base import Network
 from bdl.priors import Prior, as_prior
@@ -24,6 +25,8 @@ class Model(eqx.Module):
         network: without its params: the weights are the posterior's.
         likelihood: from the network's outputs to a numpyro distribution over targets.
         prior: over the network's params.
+        weights: the structure, shapes and dtypes of the params, for what draws them from the prior; `None` where the
+            network came without them.
 
     Example:
         >>> import jax, jax.numpy as jnp, bdl
@@ -37,8 +40,9 @@ class Model(eqx.Module):
     network: Network
     likelihood: Likelihood
     prior: Prior
+    weights: Weights | None = eqx.field(static=True)
 
-    def __init__(self, network: Network, likelihood: Any, prior: Any = None):
+    def __init__(self, network: Network, likelihood: Any, prior: Any = None, *, weights: Weights | None = None):
         """Put a model together.
 
         Args:
@@ -46,6 +50,7 @@ class Model(eqx.Module):
             likelihood: one of `bdl.likelihoods`, or a function from the outputs to a numpyro distribution.
             prior: one of `bdl.priors`; a numpyro distribution, of every weight independently; a dict of them by path
                 glob; a function `log_prob(params)`; `None` for `bdl.priors.fan_in()`.
+            weights: those of the network's params, which need not be given.
 
         Raises:
             TypeError: one of the three is not of these kinds.
@@ -59,6 +64,7 @@ class Model(eqx.Module):
         self.network = dataclasses.replace(network, params=None)
         self.likelihood = as_likelihood(likelihood)
         self.prior = as_prior(prior, network.params)
+        self.weights = weights if network.params is None else weights_of(network.params)
 
     def apply(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> tuple[Any, Any]:
         """The network's outputs and state for these weights, from the model's state. See `Network.apply`."""
@@ -66,7 +72,7 @@ class Model(eqx.Module):
 
     def with_state(self, state: Any) -> "Model":
         """The model whose network carries `state`, as `apply` returned it."""
-        return Model(dataclasses.replace(self.network, state=state), self.likelihood, self.prior)
+        return dataclasses.replace(self, network=dataclasses.replace(self.network, state=state))
 
     def distribution(self, key: Any, outputs: Any) -> Distribution:
         """The numpyro distribution over targets, of the outputs in float32.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bdl._bind import bind
 from bdl._data_checks import check_data, is_traced
-from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, refuse_still
+from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, once_outside, refuse_still
 from bdl._keys import check_key, derive
 from bdl._mixture import quantiles as mixture_quantiles
 from bdl._moments import Moments
@@ -107,7 +107,7 @@ def _predict(
     outputs, location, spread = jax.eval_shape(one, 0)
     classes = is_classification(jax.eval_shape(model.distribution, key, outputs))
 
-    def add(carry: Any, _: Any = None) -> tuple[Any, Any]:
+    def add(carry: Any, _: Any) -> tuple[Any, Any]:
         start, location, spread, first, moved = carry
         index = start + jnp.arange(chunk)
         outputs, *found = each(one, index)
@@ -121,6 +121,7 @@ def _predict(
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
     # The draws are counted in the carry: an array of their indices would grow with them.
     carry = (jnp.zeros((), jnp.int32), Moments.empty(location), Moments.empty(spread), zeros, jnp.zeros((), bool))
+    add = once_outside(add, carry)
     if tolerance is None:
         carry, draws = jax.lax.scan(add, carry, length=-(-num_samples // chunk))
     else:
@@ -131,7 +132,7 @@ def _predict(
 
 
 def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, jax.Array, jax.Array]:
-    outputs, draw_key = draw(key, posterior, model, x, noise, index)
+    outputs, draw_key, model = draw(key, posterior, model, x, noise, index)
     distribution = model.distribution(derive(draw_key, "likelihood"), outputs)
     return outputs, *statistics(distribution)
 
@@ -142,7 +143,7 @@ def _until(add: Any, carry: Any, num_samples: int, tolerance: Any, classes: bool
         start, location, spread, *_ = carry
         return (start < num_samples) & ((location.count < _MINIMUM) | (_error(location, spread, classes) > tolerance))
 
-    return jax.lax.while_loop(go_on, lambda carry: add(carry)[0], carry)
+    return jax.lax.while_loop(go_on, lambda carry: add(carry, None)[0], carry)
 
 
 def _error(location: Moments, spread: Moments, classes: bool) -> jax.Array:

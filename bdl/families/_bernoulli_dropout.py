@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from bdl import _random
 from bdl._learned import Learned, fixed_field
 from bdl.families._base import use_of
+from bdl.families._quasi_kl import quasi_kl
+from bdl.families._rows import local_rows, scale_rows
 from bdl.networks._use import Use
 
 
@@ -32,25 +34,22 @@ class BernoulliDropout(eqx.Module):
     kernel: jax.Array
     rate: jax.Array = fixed_field()
     use: Use | None = eqx.field(static=True, default=None)
+    local_rule: ClassVar[str] = "input mask"
 
     @property
     def mean(self) -> jax.Array:
         return self.kernel
 
     def sample(self, key: jax.Array) -> jax.Array:
-        shape = self.kernel.shape
-        use = use_of(self, shape)
-        return self.kernel * use.expand(self._factors(key, use.row_shape(shape)), shape).astype(self.kernel.dtype)
+        use = use_of(self, self.kernel.shape)
+        return scale_rows(self.kernel, self._factors(key, use.row_shape(self.kernel.shape)), use)
 
     def bind(self, use: Use) -> "BernoulliDropout":
         return dataclasses.replace(self, use=use)
 
     def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
-        rows = linear.use.row_shape(self.kernel.shape)
-        factors = self._factors(key, (x.shape[0], *rows)).astype(x.dtype)
-        if linear.transposed:
-            return linear(x, self.kernel) * linear.outputs(factors)
-        return linear(x * linear.inputs(factors), self.kernel)
+        factors = self._factors(key, (x.shape[0], *linear.use.row_shape(self.kernel.shape)))
+        return local_rows(self.kernel, factors, x, linear)
 
     def kl(self, prior: Any) -> jax.Array:
         """The quasi-KL to a prior that factorises over the weights (Hron, Matthews and Ghahramani 2018), in nats:
@@ -60,12 +59,7 @@ class BernoulliDropout(eqx.Module):
         Args:
             prior: a numpyro distribution over the entries with 0 < p(0) < ∞.
         """
-        m = self.kernel.astype(jnp.float32)
-        keep = 1 - self.rate
-        kept = prior.log_prob(m * (1 / keep)).sum()
-        at_zero = prior.log_prob(jnp.zeros(()))  # one number, or one for each entry of the prior's own shape
-        dropped = at_zero.sum() * (m.size / at_zero.size)
-        return -(keep * kept + self.rate * dropped) - self.entropy()
+        return quasi_kl(prior, self.kernel, 1 - self.rate, self.rate, self.entropy())
 
     def entropy(self) -> jax.Array:
         """The entropy of the masks, Σ_rows H(rate), in nats."""

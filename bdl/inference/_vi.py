@@ -11,7 +11,7 @@ import optax
 from bdl._learned import partition
 from bdl.inference._base import Algorithm, StepInfo
 from bdl.model import Model
-from bdl.objectives import elbo
+from bdl.objectives import ElboTerms, elbo
 
 
 class VIState(eqx.Module):
@@ -28,7 +28,7 @@ class VIState(eqx.Module):
     model: Model
     optimizer: Any
     step: jax.Array
-    num_data: jax.Array
+    num_data: float = eqx.field(static=True)
 
 
 def vi(
@@ -37,6 +37,7 @@ def vi(
     num_samples: int = 1,
     noise: str = "local",
     kl_weight: float | Callable[[jax.Array], jax.Array] = 1.0,
+    objective: Callable[..., ElboTerms] = elbo,
 ) -> Algorithm:
     """Variational inference: ascend the ELBO of the posterior, and of whatever the model marks as learned.
 
@@ -47,7 +48,15 @@ def vi(
         optimizer: any optax optimiser; it is given the learned half of posterior and model only.
         num_samples: draws of the weights at each step.
         noise: `"local"` or `"shared"`; see `bdl.elbo`.
-        kl_weight: the factor on the KL, or an optax schedule of it: warm-up is `optax.linear_schedule(0, 1, steps)`.
+        kl_weight: the factor on the KL, or an optax schedule of it: warm-up is `optax.linear_schedule(0, 1, steps)`,
+            tempering a constant below 1.
+        objective: what is ascended: `bdl.elbo`, `bdl.objectives.alpha`, `bdl.objectives.iw_bound` (with
+            `noise="shared"` and all data in a batch), or a `functools.partial` of one with options of its own, such as
+            `functools.partial(bdl.elbo, sticking_the_landing=True)`.
+
+    Raises:
+        ValueError: (by `init`) the posterior has families whose arrays depend on how the network uses the weights, and
+            has not seen the network yet. `bdl.fit` shows it by itself.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, bdl
@@ -63,9 +72,10 @@ def vi(
 
     def init(key: Any, posterior: Any, model: Model, *, num_data: float) -> VIState:
         del key
+        _refuse_unbound(posterior)
         learned, _ = partition((posterior, model))
         start = jnp.zeros((), jnp.int32)
-        return VIState(posterior, model, optimizer.init(learned), start, jnp.asarray(num_data, jnp.float32))
+        return VIState(posterior, model, optimizer.init(learned), start, float(num_data))
 
     def step(key: Any, state: VIState, batch: tuple[Any, Any]) -> tuple[VIState, StepInfo]:
         learned, fixed = partition((state.posterior, state.model))
@@ -73,7 +83,7 @@ def vi(
 
         def negative_elbo(learned: Any) -> Any:
             posterior, model = eqx.combine(learned, fixed)
-            terms = elbo(
+            terms = objective(
                 key, posterior, model, batch,
                 num_data=state.num_data, num_samples=num_samples, noise=noise, kl_weight=weight, train=True,
             )  # fmt: skip
@@ -87,3 +97,14 @@ def vi(
         return VIState(posterior, model, optimizer_state, state.step + 1, state.num_data), info
 
     return Algorithm(init, step)
+
+
+def _refuse_unbound(posterior: Any) -> None:
+    # Their learned arrays are made by `bind`: an optimiser that has not seen them would leave them still.
+    unbound = [path for path, f in getattr(posterior, "families", {}).items() if getattr(f, "awaits_use", False)]
+    if unbound:
+        raise ValueError(
+            f"inference.vi: the families of {', '.join(unbound)} have one number per row or output of the array, and "
+            "the network has not been looked at yet. Call `posterior, model = bdl.bind(posterior, model, x)` first; "
+            "bdl.fit does so by itself."
+        )

@@ -1,5 +1,6 @@
 """How a network uses each of its weights."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -41,6 +42,22 @@ class Use(NamedTuple):
         """The shape of one number per output unit, 1 along the axes that are summed over."""
         summed = {*self.in_axes, *self.window_axes}
         return tuple(1 if axis in summed else size for axis, size in enumerate(shape))
+
+    def fan_out(self, shape: tuple[int, ...]) -> int:
+        """The number of outputs that one input unit reaches, pixels included; 0 where `fan_in` is unknown.
+
+        As in Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html: the units of one group of a
+        grouped convolution, and all pixels of its kernel whatever the stride. An embedding's row reaches all of its
+        features, an entry of a bias one output.
+
+        Example:
+            >>> Use(in_axes=(2,), window_axes=(0, 1), fan_in=36, groups=2, group_axis=3).fan_out((3, 3, 4, 10))
+            45
+        """
+        if not self.fan_in or not self.in_axes:
+            return min(self.fan_in, 1)
+        unreached = {*self.in_axes, *self.stack_axes}
+        return math.prod(size for axis, size in enumerate(shape) if axis not in unreached) // self.groups
 
     def expand(self, rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Numbers of `row_shape` repeated so that they broadcast against the array; axes before are kept."""

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 
+from bdl._equation import open_jaxpr
 from bdl._keys import derive
 from bdl._paths import named_leaves
 from bdl.families._base import is_family, mean_of
+from bdl.families._members import draw_member
 from bdl.networks._use import Use
-from bdl.noise._equation import open_jaxpr
 from bdl.noise._examples import Examples
 from bdl.noise._interpreter import Notes, default_use, interpret
 from bdl.noise._view import Source, draw, whole
@@ -57,9 +58,7 @@ def local(key: jax.Array, function: Any, weights: Any, x: Any, *rest: Any) -> An
     params = jax.eval_shape(lambda: jax.tree.map(mean_of, weights, is_leaf=is_family))
     closed, out = _trace(function, params, x, *rest)
     notes = Notes(_examples(x), _record((closed, out), params, x))
-    values = [
-        _lazy(path, weight, key, notes.uses[path]) for path, weight in named_leaves(weights, is_leaf=is_family).items()
-    ]
+    values = [_lazy(path, weight, key, notes) for path, weight in named_leaves(weights, is_leaf=is_family).items()]
     places = [None] * len(values) + [_place(a) for a in jax.tree.leaves(x)] + [None] * len(jax.tree.leaves(rest))
     jaxpr = open_jaxpr(closed)
     found = interpret(jaxpr, closed.consts, [*values, *jax.tree.leaves((x, rest))], places, notes)
@@ -100,10 +99,13 @@ def _record(traced: Any, params: Any, x: Any) -> dict[str, Use]:
     return {path: use._replace(shared=notes.shared.get(path, use.shared)) for path, use in uses.items()}
 
 
-def _lazy(path: str, weight: Any, key: jax.Array, use: Use) -> Any:
+def _lazy(path: str, weight: Any, key: jax.Array, notes: Notes) -> Any:
     if not is_family(weight):
         return weight
-    family = weight.bind(use) if hasattr(weight, "bind") else weight
+    family = weight.bind(notes.uses[path]) if hasattr(weight, "bind") else weight
+    members = getattr(family, "members", 1)
+    if members > 1:  # an example has the same member of every array
+        family = family.member(draw_member(key, members, (notes.examples,)))
     shape = jax.eval_shape(family.sample, key)
     return whole(Source(path, family, derive(key, path), shape.shape, shape.dtype))
 

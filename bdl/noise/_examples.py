@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bdl.noise._equation import Literal, called_jaxpr, open_jaxpr, scan_counts
+from bdl._equation import Literal, called_jaxpr, open_jaxpr, scan_counts
 
 
 class Examples(NamedTuple):

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bdl._equation import Literal, called_jaxpr, evaluate, open_jaxpr, scan_counts
+from bdl._hoist import hoisted_scan_body
 from bdl.networks._use import Use, matrix_use
 from bdl.noise import _linear as linear
-from bdl.noise._equation import Literal, called_jaxpr, evaluate, open_jaxpr, scan_counts
 from bdl.noise._examples import LOST, Where, carry_places, slice_place, step
-from bdl.noise._hoist import hoisted_scan_body
 from bdl.noise._view import Drawn, Joined, apply_view, draw, entry, fused, is_lazy, sources
 
 _ELEMENTWISE = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", "select_n", "add_any"}

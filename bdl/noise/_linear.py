@@ -31,12 +31,17 @@ class Linear:
     transposed: bool
     lookup: bool
     _apply: Callable[[jax.Array, jax.Array], jax.Array]
+    _each: Callable[[jax.Array, jax.Array], jax.Array]
     _inputs: Callable[[jax.Array], jax.Array]
     _outputs: Callable[[jax.Array], jax.Array]
     _shape: tuple[int, ...]
 
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         return self._apply(x, w)
+
+    def each(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """`linear(x, w)` where every example has an array of its own, w [B, *shape]: exact, in the memory of B arrays."""
+        return self._each(x, w)
 
     def inputs(self, rows: jax.Array) -> jax.Array:
         """One number per example and row of the array, [B, *use.row_shape], as a factor [B, P or 1, I] of inputs."""
@@ -63,6 +68,11 @@ class _Layout:
         channels = tuple(c if c < axis else c + 2 for c in self.channels)
         rest = tuple(a for a in range(len(shape)) if a != axis + 1 and a not in channels)
         return shape, (axis + 1, *rest, *channels), examples
+
+    def single(self) -> "_Layout":
+        """The layout of the same array for a batch of one example."""
+        axis, outer, inner = self.where
+        return dataclasses.replace(self, shape=(*self.shape[:axis], outer * inner, *self.shape[axis + 1 :]))
 
     def canonical(self, array: jax.Array) -> jax.Array:
         _, permutation, examples = self._split()
@@ -111,7 +121,7 @@ def dot(eqn: Any, x: Any, where: Examples, drawn: Drawn, side: int, out_where: E
     first = len(batch[0]) + (0 if side == 0 else len(out) - len(batch[0]) - len(free))
     onto = _Layout(out, out_where, (*range(len(batch[0])), *range(first, first + len(free))))
 
-    def apply(x3: jax.Array, w: jax.Array) -> jax.Array:
+    def act(into: _Layout, onto: _Layout, x3: jax.Array, w: jax.Array) -> jax.Array:
         array = into.restore(x3)
         operands = (array, drawn.view(w)) if side else (drawn.view(w), array)
         return onto.canonical(eqn.primitive.bind(*operands, **eqn.params))
@@ -124,7 +134,7 @@ def dot(eqn: Any, x: Any, where: Examples, drawn: Drawn, side: int, out_where: E
     shape = drawn.source.shape
     inputs = _through(drawn.view, shape, pick((*batch[side], *contract[side])))
     outputs = _through(drawn.view, shape, pick((*batch[side], *free)))
-    return _linear(drawn, use, dot_use(eqn, drawn, side), apply, inputs, outputs, into.canonical(x), onto)
+    return _linear(drawn, use, dot_use(eqn, drawn, side), act, inputs, outputs, into.canonical(x), into, onto)
 
 
 def conv_use(eqn: Any, drawn: Drawn) -> Use:
@@ -151,7 +161,7 @@ def conv(eqn: Any, x: Any, where: Examples, drawn: Drawn, out_where: Examples, u
     into = _Layout(x.shape, where, (numbers.lhs_spec[1],))
     onto = _Layout(eqn.outvars[0].aval.shape, out_where, (numbers.out_spec[1],))
 
-    def apply(x3: jax.Array, w: jax.Array) -> jax.Array:
+    def act(into: _Layout, onto: _Layout, x3: jax.Array, w: jax.Array) -> jax.Array:
         return onto.canonical(eqn.primitive.bind(into.restore(x3), drawn.view(w), **eqn.params))
 
     def keep_inputs(w: jax.Array) -> jax.Array:
@@ -167,7 +177,7 @@ def conv(eqn: Any, x: Any, where: Examples, drawn: Drawn, out_where: Examples, u
 
     inputs = _through(drawn.view, drawn.source.shape, keep_inputs)
     outputs = _through(drawn.view, drawn.source.shape, keep_outputs)
-    return _linear(drawn, use, conv_use(eqn, drawn), apply, inputs, outputs, into.canonical(x), onto)
+    return _linear(drawn, use, conv_use(eqn, drawn), act, inputs, outputs, into.canonical(x), into, onto)
 
 
 def gather_use(eqn: Any, drawn: Drawn) -> Use | None:
@@ -187,8 +197,9 @@ def gather(eqn: Any, ids: Any, where: Examples, drawn: Drawn, out_where: Example
     onto = _Layout(eqn.outvars[0].aval.shape, out_where, eqn.params["dimension_numbers"].offset_dims)
     rows = into.canonical(ids)[..., 0]
 
-    def apply(x3: jax.Array, w: jax.Array) -> jax.Array:
-        return x3 * onto.canonical(eqn.primitive.bind(drawn.view(w), ids, **eqn.params))
+    def find(into: _Layout, onto: _Layout, rows: jax.Array, w: jax.Array) -> jax.Array:
+        indices = into.restore(rows[..., None])
+        return onto.canonical(eqn.primitive.bind(drawn.view(w), indices, **eqn.params))
 
     def look_up(numbers: jax.Array) -> jax.Array:
         table = _through(drawn.view, drawn.source.shape, lambda w: w[(slice(None), *[0] * (w.ndim - 1))])(numbers)
@@ -198,24 +209,44 @@ def gather(eqn: Any, ids: Any, where: Examples, drawn: Drawn, out_where: Example
     found = gather_use(eqn, drawn)
     assert found is not None  # checked by the caller
     ones = jnp.ones((*rows.shape, 1), drawn.dtype)
-    return _linear(drawn, use, found, apply, look_up, outputs, ones, onto, lookup=True)
+    one, one_out = into.single(), onto.single()
+    linear = Linear(
+        use,
+        _transposed(use, found),
+        True,
+        lambda x3, w: x3 * find(into, onto, rows, w),
+        lambda x3, w: x3 * jax.vmap(lambda r, w: find(one, one_out, r[None], w)[0])(rows, w),
+        look_up,
+        outputs,
+        drawn.source.shape,
+    )
+    return (linear, ones, onto.restore) if _agree(use, found) else None
 
 
 def _linear(
-    drawn: Drawn,
-    use: Use,
-    here: Use,
-    apply: Any,
-    inputs: Any,
-    outputs: Any,
-    x: Any,
-    onto: _Layout,
-    lookup: bool = False,
+    drawn: Drawn, use: Use, here: Use, act: Any, inputs: Any, outputs: Any, x: Any, into: _Layout, onto: _Layout
 ) -> Any:
+    if not _agree(use, here):
+        return None
+    one, one_out = into.single(), onto.single()
+    linear = Linear(
+        use,
+        _transposed(use, here),
+        False,
+        lambda x3, w: act(into, onto, x3, w),
+        jax.vmap(lambda x2, w: act(one, one_out, x2[None], w)[0]),
+        inputs,
+        outputs,
+        drawn.source.shape,
+    )
+    return linear, x, onto.restore
+
+
+def _agree(use: Use, here: Use) -> bool:
     # `use` is the array's first use, which its family was bound to; this one must agree with it or be its transpose.
     rows, here_rows = set(use.in_axes), set(here.in_axes)
-    if here.shared or use.groups != here.groups or (rows != here_rows and rows & here_rows):
-        return None
-    transposed = rows != here_rows
-    linear = Linear(use, transposed, lookup, apply, inputs, outputs, drawn.source.shape)
-    return linear, x, onto.restore
+    return not here.shared and use.groups == here.groups and (rows == here_rows or not rows & here_rows)
+
+
+def _transposed(use: Use, here: Use) -> bool:
+    return set(use.in_axes) != set(here.in_axes)

@@ -11,6 +11,7 @@ from bdl._keys import derive
 from bdl._learned import learned_field
 from bdl._paths import map_named, match, named_leaves
 from bdl.families._base import is_family, mean_of
+from bdl.families._members import draw_member
 from bdl.networks._base import as_params
 from bdl.networks._use import Use
 
@@ -26,8 +27,38 @@ class Factorised(eqx.Module):
 
     def sample(self, key: jax.Array) -> Any:
         """One draw of the weights. The array at a path has a key of its own, whatever else is in the tree."""
+        chosen = self.member(draw_member(key, self.members)) if self.members > 1 else self
         return map_named(
-            lambda path, leaf: leaf.sample(derive(key, path)) if is_family(leaf) else leaf, self.tree, is_leaf=is_family
+            lambda path, leaf: leaf.sample(derive(key, path)) if is_family(leaf) else leaf,
+            chosen.tree,
+            is_leaf=is_family,
+        )
+
+    @property
+    def members(self) -> int:
+        """K where the arrays are those of one of K networks, the same one for all; 1 where there is none such.
+
+        Raises:
+            ValueError: the families have different numbers of members.
+        """
+        counts = {path: f.members for path, f in self.families.items() if getattr(f, "members", 1) > 1}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"a draw takes the same member of every array, but their numbers differ: {counts}. Give all of them "
+                "the same number of members."
+            )
+        return next(iter(counts.values()), 1)
+
+    def member(self, index: Any) -> "Factorised":
+        """The posterior of member `index`, or of one member for each example where `index` is [B]."""
+        return Factorised(
+            jax.tree.map(lambda f: f.member(index) if getattr(f, "members", 1) > 1 else f, self.tree, is_leaf=is_family)
+        )
+
+    def relaxed(self) -> "Factorised":
+        """The posterior whose draws have gradients with respect to all that is learned; what objectives draw from."""
+        return Factorised(
+            jax.tree.map(lambda f: f.relaxed() if hasattr(f, "relaxed") else f, self.tree, is_leaf=is_family)
         )
 
     @property

@@ -9,7 +9,7 @@ from numpyro.distributions import Distribution
 from bdl._paths import named_leaves
 from bdl.priors._base import FunctionPrior, Prior
 from bdl.priors._by_path import ByPath, by_path
-from bdl.priors._fan_in import fan_in
+from bdl.priors._fan import fan_in
 from bdl.priors._iid import iid
 
 

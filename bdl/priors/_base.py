@@ -66,6 +66,11 @@ def sum_log_prob(prior: Any, params: Any) -> jax.Array:
     return total
 
 
+def broadcasts(batch: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a distribution of this batch shape is one over the entries of an array of this shape."""
+    return len(batch) <= len(shape) and all(b in (1, s) for b, s in zip(reversed(batch), reversed(shape), strict=False))
+
+
 class FunctionPrior(eqx.Module):
     """A prior given as a function `log_prob(params) -> scalar`, in nats."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from numpyro.distributions import Distribution, Normal, constraints
 
-from bdl.priors._base import FactorisedPrior
+from bdl.priors._base import FactorisedPrior, broadcasts
 from bdl.priors._stored import Stored, store
 
 
@@ -21,10 +21,7 @@ class IID(FactorisedPrior):
         """
         rebuilt = self.stored.rebuild()
         shape, batch = tuple(array.shape), rebuilt.batch_shape
-        fits = len(batch) <= len(shape) and all(
-            b in (1, s) for b, s in zip(reversed(batch), reversed(shape), strict=False)
-        )
-        if not fits:
+        if not broadcasts(batch, shape):
             raise ValueError(
                 f"the prior of {path!r} has batch shape {batch}, which does not broadcast to the array's {shape}. "
                 "Give it scalar arguments, or arguments of the array's shape under a glob of its own."

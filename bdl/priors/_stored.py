@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution, biject_to, constraints
 
+from bdl._hyper import Hyper
 from bdl._learned import Learned
 
 
@@ -21,7 +22,8 @@ class Stored(eqx.Module):
     Attributes:
         kind: the class.
         arguments: its constructor's arrays by name, in float32, and distributions as `Stored`. A learned one is stored
-            unconstrained, by numpyro's bijection to what the class says about the argument.
+            unconstrained, by numpyro's bijection to what the class says about the argument; one with a hyper-prior as
+            a `Hyper`.
         options: its other arguments: shapes, integers, supports.
     """
 
@@ -61,7 +63,7 @@ def store(distribution: Distribution) -> Stored:
 
 
 def _is_node(value: Any) -> bool:
-    return isinstance(value, jax.Array | Learned | Stored | list)
+    return isinstance(value, jax.Array | Hyper | Learned | Stored | list)
 
 
 def _store(kind: type[Distribution], name: str, value: Any) -> Any:
@@ -69,6 +71,9 @@ def _store(kind: type[Distribution], name: str, value: Any) -> Any:
         return store(value)
     if isinstance(value, list | tuple) and value and all(isinstance(v, Distribution) for v in value):
         return [store(v) for v in value]
+    if isinstance(value, Hyper):
+        _check(kind, name, value.value)
+        return value
     if isinstance(value, Learned):
         _check(kind, name, value.value)
         return Learned(biject_to(kind.arg_constraints[name]).inv(value.value))
@@ -85,7 +90,7 @@ def _restore(kind: type[Distribution], name: str, value: Any) -> Any:
         return [v.rebuild() for v in value]
     if isinstance(value, Learned):
         return biject_to(kind.arg_constraints[name])(value.value)
-    return value
+    return value.value if isinstance(value, Hyper) else value  # its median, where nobody draws it
 
 
 def _check(kind: type[Distribution], name: str, value: Any) -> None:

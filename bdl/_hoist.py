@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from bdl.noise._equation import Literal, evaluate, open_jaxpr
+from bdl._equation import Literal, evaluate, open_jaxpr
 
 
 def hoisted_scan_body(body: Callable[[Any, Any], Any], carry: Any, row: Any) -> Callable[[Any, Any], Any]:
