@@ -11,6 +11,7 @@ from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
 from bdl.fit import Fitted, History, fit
 from bdl.function_draw import function_draw
+from bdl.health import health
 from bdl.kl import kl
 from bdl.log_predictive import log_predictive
 from bdl.model import Model
@@ -39,6 +40,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "function_draw",
+    "health",
     "inference",
     "kl",
     "learned",

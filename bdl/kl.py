@@ -43,6 +43,7 @@ def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Arr
     if num_samples < 1:
         raise ValueError(f"kl: expected num_samples of at least 1, got {num_samples}.")
     key = derive(key, "kl")
+    refuse_unbounded(posterior, prior)
     if not has_hypers(prior):
         closed, open_paths = closed_kl(posterior, prior)
         if not open_paths:
@@ -68,7 +69,6 @@ def closed_kl(posterior: Any, prior: Any, *, from_draws: bool = False) -> tuple[
     if not hasattr(posterior, "leaves"):
         return jnp.float32(0), ("*",)
     leaves = posterior.leaves
-    _refuse_unbounded(leaves, prior)
     if not hasattr(prior, "distribution"):
         return jnp.float32(0), tuple(leaves)
     total, open_paths = jnp.float32(0), []
@@ -138,6 +138,19 @@ def is_proper(distribution: Any) -> bool:
     return distribution is not None and not getattr(distribution, "improper", False)
 
 
+def refuse_unbounded(posterior: Any, prior: Any) -> None:
+    """Raise a ValueError where the prior has learned numbers, or hyper-priors, over what has no density."""
+    for path, leaf in getattr(posterior, "leaves", {}).items():
+        part = prior.at(path) if hasattr(prior, "at") else prior
+        if not has_density(leaf) and jax.tree.leaves(partition(part)[0]):
+            kind = type(leaf).__name__ if is_family(leaf) else "a point mass"
+            raise ValueError(
+                f"kl: the prior of {path!r} has learned numbers, but its posterior is {kind}, which has no density: "
+                "the objective grows without bound as the prior closes in. Fix the prior's numbers, or use a family "
+                "with a density, such as `bdl.families.normal()`."
+            )
+
+
 def _closed(path: str, leaf: Any, distribution: Any) -> jax.Array | None:
     if not is_family(leaf):
         return jnp.float32(0) if distribution is None else -_log_prob(distribution, leaf)
@@ -165,18 +178,6 @@ def _from_draw(path: str, leaf: Any, distribution: Any, w: jax.Array, fixed_dens
         f"kl: the family {type(leaf).__name__} of {path!r} has no `kl`, `log_prob` or `entropy` for this prior. "
         "Give it one of them, or another family."
     )
-
-
-def _refuse_unbounded(leaves: Any, prior: Any) -> None:
-    for path, leaf in leaves.items():
-        part = prior.at(path) if hasattr(prior, "at") else prior
-        if not has_density(leaf) and jax.tree.leaves(partition(part)[0]):
-            kind = type(leaf).__name__ if is_family(leaf) else "a point mass"
-            raise ValueError(
-                f"kl: the prior of {path!r} has learned numbers, but its posterior is {kind}, which has no density: "
-                "the objective grows without bound as the prior closes in. Fix the prior's numbers, or use a family "
-                "with a density, such as `bdl.families.normal()`."
-            )
 
 
 def _entropy(path: str, family: Any) -> jax.Array:

@@ -21,7 +21,7 @@ class Row(NamedTuple):
         family: the name of its family, or "point".
         kl: its KL from the prior in nats, where a prior was given.
         detail: what says how much it moves: the median of |mean| / scale, or the dropout rate.
-        noise: "local", or why local noise is impossible for it.
+        noise: the rule that local noise uses for it, or why it has none and one draw is shared.
     """
 
     path: str
@@ -80,13 +80,21 @@ def _row(path: str, leaf: Any, model: Any) -> Row:
     if model is not None and hasattr(model.prior, "distribution"):
         key = derive(jax.random.key(stable_hash("summary")), path)
         kl = float(leaf_kl(key, path, leaf, model.prior.distribution(path, array), num_samples=64))
-    use = getattr(leaf, "use", None)
-    noise = "" if use is None else f"shared: {use.shared}" if use.shared else "local"
-    return Row(path, tuple(array.shape), _name(leaf), kl, _detail(leaf), noise)
+    return Row(path, tuple(array.shape), _name(leaf), kl, _detail(leaf), _noise(leaf))
 
 
 def _name(leaf: Any) -> str:
     return type(leaf).__name__ if is_family(leaf) else "point"
+
+
+def _noise(leaf: Any) -> str:
+    use = getattr(leaf, "use", None)
+    if use is not None and use.shared:
+        return f"shared: {use.shared}"
+    if not hasattr(leaf, "local"):
+        return "shared: the family has no local rule" if is_family(leaf) else ""
+    known = use is not None or not hasattr(leaf, "bind")
+    return getattr(leaf, "local_rule", "local") if known else ""
 
 
 def _detail(leaf: Any) -> str:

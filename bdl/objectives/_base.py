@@ -11,7 +11,7 @@ from bdl._bind import bind
 from bdl._hyper import draw_hypers, has_hypers
 from bdl._keys import derive
 from bdl._outputs import draw_outputs
-from bdl.kl import closed_kl, drawn_kl
+from bdl.kl import closed_kl, drawn_kl, refuse_unbounded
 from bdl.model import Model
 
 
@@ -68,6 +68,7 @@ class Draws:
         self.posterior = posterior.relaxed() if hasattr(posterior, "relaxed") else posterior
         self.key, self.num_data, self.num_samples = derive(key, what), num_data, num_samples
         self.noise, self.train, self.from_draws, self.fixed_density = noise, train, from_draws, fixed_density
+        refuse_unbounded(self.posterior, self.model.prior)
         self._hyper = has_hypers(self.model)
         prior = draw_hypers(derive(self.key, "hyper"), self.model.prior)[0] if self._hyper else self.model.prior
         self._closed, self.monte_carlo = closed_kl(self.posterior, prior, from_draws=from_draws)
