@@ -74,5 +74,17 @@ def draw_hypers(key: jax.Array, node: Any) -> tuple[Any, jax.Array]:
     return values, sum((d for _, d in drawn.values()), start=jnp.float32(0))
 
 
+def sample_hypers(key: jax.Array, node: Any) -> Any:
+    """`node` with a draw from its own hyper-prior in the place of every number that has one."""
+
+    def draw(path: str, leaf: Any) -> Any:
+        if not _is_hyper(leaf):
+            return leaf
+        value = leaf.prior.rebuild().sample(derive(key, path), leaf.loc.shape)
+        return jnp.log(value) if leaf.log else value
+
+    return map_named(draw, node, is_leaf=_is_hyper)
+
+
 def _is_hyper(node: Any) -> bool:
     return isinstance(node, Hyper)

@@ -11,9 +11,10 @@ import numpy as np
 
 from bdl.uncertainty import ClassPrediction, Prediction
 
-__all__ = ["bands", "intervals", "probabilities", "uncertainty"]
+__all__ = ["bands", "functions", "intervals", "probabilities", "uncertainty"]
 
 _ALEATORIC, _EPISTEMIC, _DOT, _MISS = "#56B4E9", "#E69F00", "#000000", "#D55E00"
+_FOLLOWED = 5  # functions drawn dark
 _Z = 1.96  # standard deviations to each side that hold 95 % of a Normal
 
 
@@ -51,6 +52,49 @@ def bands(x: Any, prediction: Prediction, *, column: int = 0, ax: Any = None) ->
     ax.fill_between(x, mean - inner, mean + inner, color=_EPISTEMIC, lw=0, label="95 % for the mean: epistemic")
     for sign, label in ((-1, "95 % for an observation: + aleatoric"), (1, None)):
         ax.fill_between(x, mean + sign * inner, mean + sign * outer, color=_ALEATORIC, alpha=0.5, lw=0, label=label)
+    return ax
+
+
+def functions(x: Any, draws: Any, *, column: int = 0, ax: Any = None) -> Any:
+    """Draws of the network's outputs along one input, a line for each: functions of the prior, or of a posterior.
+
+    Five of them are dark, so that the eye can follow what one function does; the rest shows where functions go.
+
+    Args:
+        x: that input, [N], in any order; close enough together for lines to be smooth.
+        draws: outputs at these inputs, [S, N] or [S, N, K], such as `prediction.draws` of `return_draws=True`.
+        column: which of the K outputs.
+        ax: matplotlib axes; `None` for new ones.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the draws are not [S, N] or [S, N, K] for as many inputs.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, bdl, bdl.plots
+        >>> network = bdl.network(lambda p, x: jnp.sin(x @ p["w"]), {"w": jnp.ones((1, 1))})
+        >>> model = bdl.Model(network, bdl.likelihoods.Normal(scale=0.5))
+        >>> x = jnp.linspace(-2, 2, 50)
+        >>> prior = bdl.prior_predictive(jax.random.key(0), model, x[:, None], num_samples=30, return_draws=True)
+        >>> len(bdl.plots.functions(x, prior.draws).lines)
+        30
+    """
+    x, draws = np.ravel(np.asarray(x)), np.asarray(draws)
+    lines = draws[..., column] if draws.ndim == 3 else draws
+    if lines.ndim != 2 or lines.shape[1] != len(x):
+        raise ValueError(
+            f"plots: expected draws of shape [S, {len(x)}] or [S, {len(x)}, K] for {len(x)} inputs, got {draws.shape}. "
+            "`bdl.predict(..., return_draws=True).draws` has it."
+        )
+    order = np.argsort(x)
+
+    ax = _axes(ax)
+    many = max(0.08, min(0.7, 25 / len(lines)))  # opacity, so that hundreds of lines still show their density
+    for index, line in enumerate(lines):
+        first = index < _FOLLOWED
+        style = {"color": _DOT, "lw": 1.1, "zorder": 3} if first else {"color": _ALEATORIC, "alpha": many, "lw": 0.9}
+        label = {0: "some of them", _FOLLOWED: f"{len(lines)} draws of the function"}.get(index)
+        ax.plot(x[order], line[order], label=label, **style)
     return ax
 
 

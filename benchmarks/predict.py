@@ -10,7 +10,9 @@ import jax
 from jax import lax
 
 import bdl
+from bdl._draws import is_enumerated
 from benchmarks import _numpyro
+from benchmarks._families import CANDIDATES, Candidate, posterior_and_model
 from benchmarks._networks import MLP, init, inputs
 from benchmarks._timing import Row, Settings, compare, moments, rival, run
 
@@ -24,10 +26,10 @@ def rows(settings: Settings) -> Iterator[Row]:
     plain = jax.jit(module.apply)
     passes = lambda: [plain(variables, x) for _ in range(draws)]
     network = bdl.from_linen(module, variables)
-    model = bdl.Model(network, bdl.likelihoods.Normal(scale=0.1))
+    likelihood = bdl.likelihoods.Normal(scale=0.1)
 
-    def predict(family: Any) -> Callable[[], Any]:
-        posterior = bdl.variational(network.params, family)
+    def predict(candidate: Candidate) -> Callable[[], Any]:
+        posterior, model = posterior_and_model(candidate, network, likelihood, x)
         return lambda: bdl.predict(jax.random.key(3), posterior, model, x, num_samples=draws).mean
 
     def flax_dropout(each: Callable[..., Any]) -> Callable[[], Any]:
@@ -35,10 +37,15 @@ def rows(settings: Settings) -> Iterator[Row]:
         call = jax.jit(lambda v, x, keys: moments(each(lambda key: dropout.apply(v, x, rngs={"dropout": key}), keys)))
         return lambda: call(variables, x, keys)
 
-    ours = predict(bdl.families.bernoulli_dropout(RATE))
+    ours = predict(Candidate(bdl.families.bernoulli_dropout(RATE), 1.15, 1.0))
     yield compare("predict, dropout", passes, ours, settings, 1.0)
-    ours = predict(bdl.families.normal(SCALE))
+    ours = predict(Candidate(bdl.families.normal(SCALE), 2.3, 2.0))
     yield compare("predict, mean-field Normal", passes, ours, settings, 2.0)
+    for name, candidate in CANDIDATES.items():
+        posterior, model = posterior_and_model(candidate, network, likelihood, x)
+        members = is_enumerated(posterior, model)  # of which each is used once
+        reference = (lambda k=posterior.members: [plain(variables, x) for _ in range(k)]) if members else passes
+        yield compare(f"predict, {name}", reference, predict(candidate), settings, candidate.predict)
     yield compare("  Flax nn.Dropout, lax.map", passes, flax_dropout(lax.map), settings)
     yield compare("  Flax nn.Dropout, vmap", passes, flax_dropout(lambda f, keys: jax.vmap(f)(keys)), settings)
     yield compare("  numpyro Predictive, Normal", passes, _numpyro.predict(width, x, draws, SCALE), settings)

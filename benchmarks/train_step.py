@@ -1,4 +1,4 @@
-"""A training step: dropout and mean-field Normal with local noise, over the plain network's step.
+"""A training step: every family with local noise, over the plain network's step.
 
 The reference is what one writes by hand: the gradient of the same log-likelihood, and Adam. Both run
 some steps in one compiled loop, as `bdl.fit` does.
@@ -15,6 +15,7 @@ from jax import lax
 
 import bdl
 from benchmarks import _numpyro
+from benchmarks._families import CANDIDATES, Candidate, posterior_and_model
 from benchmarks._networks import CNN, LSTM, MLP, init, inputs
 from benchmarks._timing import Row, Settings, compare, rival, run
 
@@ -38,11 +39,14 @@ def rows(settings: Settings) -> Iterator[Row]:
     }
     plain = {name: by_hand(module, *case, steps[name]) for name, (module, *case) in cases.items()}
     for name, case in cases.items():
-        ours = variational(*case, bdl.families.bernoulli_dropout(RATE), steps[name])
+        ours = variational(*case, Candidate(bdl.families.bernoulli_dropout(RATE), 1.15, 2.0), steps[name])
         yield compare(f"step, local dropout, {name}", plain[name], ours, settings, 1.15)
     for name, case in cases.items():
-        ours = variational(*case, bdl.families.normal(SCALE), steps[name])
+        ours = variational(*case, Candidate(bdl.families.normal(SCALE), 2.3, 2.0), steps[name])
         yield compare(f"step, mean-field Normal, local noise, {name}", plain[name], ours, settings, 2.3)
+    for name, candidate in CANDIDATES.items():
+        ours = variational(*cases["MLP"], candidate, steps["MLP"])
+        yield compare(f"step, {name}, MLP", plain["MLP"], ours, settings, candidate.step)
     theirs = by_hand(MLP(width, RATE), data, gaussian, steps["MLP"])
     yield compare("  Flax nn.Dropout, MLP", plain["MLP"], theirs, settings)
     theirs = by_hand(CNN(filters, RATE), classes, categorical, steps["CNN"])
@@ -88,12 +92,11 @@ def by_hand(module: Any, data: Any, log_likelihood: Callable[..., Any], steps: i
     return lambda: call(params, optimizer, jax.random.key(5))
 
 
-def variational(module: Any, data: Any, log_likelihood: Any, family: Any, steps: int) -> Callable[[], Any]:
+def variational(module: Any, data: Any, log_likelihood: Any, candidate: Candidate, steps: int) -> Callable[[], Any]:
     x, _ = data
     network = bdl.from_linen(module, init(module, x))
     likelihood = bdl.likelihoods.Normal(scale=0.1) if log_likelihood is gaussian else bdl.likelihoods.Categorical()
-    model = bdl.Model(network, likelihood)
-    posterior, model = bdl.bind(bdl.variational(network.params, family), model, x)
+    posterior, model = posterior_and_model(candidate, network, likelihood, x)
     algorithm = bdl.inference.vi(ADAM)
     state = algorithm.init(jax.random.key(4), posterior, model, num_data=NUM_DATA)
 

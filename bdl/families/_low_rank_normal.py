@@ -84,47 +84,46 @@ class LowRankNormal(eqx.Module):
     def log_prob(self, w: jax.Array) -> jax.Array:
         # With G = F / scale and d = (w − loc) / scale, dᵀ (I + G Gᵀ)⁻¹ d = min_u |d − G u|² + |u|², a sum of squares in
         # which nothing cancels.
-        g, (lengths, cholesky) = self._whitened, self._capacitance
+        g = self._whitened
+        lengths, cholesky = _capacitance(g)
         d = ((w.astype(jnp.float32) - self.loc.astype(jnp.float32)) / self.scale).reshape(-1)
         u = jax.scipy.linalg.cho_solve((cholesky, True), _dot(g.T, d) / lengths) / lengths
         squares = ((d - _dot(g, u)) ** 2).sum() + (u**2).sum()
-        return -0.5 * (squares + self.loc.size * math.log(2 * math.pi)) - self._half_log_det
+        return -0.5 * (squares + self.loc.size * math.log(2 * math.pi)) - self._half_log_det(lengths, cholesky)
 
     def entropy(self) -> jax.Array:
         # ½ log det(2πe Σ)
-        return 0.5 * self.loc.size * math.log(2 * math.pi * math.e) + self._half_log_det
+        return 0.5 * self.loc.size * math.log(2 * math.pi * math.e) + self._half_log_det(*_capacitance(self._whitened))
 
     def total_correlation(self) -> jax.Array:
         """The sum of the marginals' entropies less the joint one, in nats: what the entries' dependence costs.
 
         ½ [Σᵢ log(1 + Σ_r Gᵢᵣ²) − log det(I + Gᵀ G)],   G = F / scale
         """
-        marginal = 0.5 * jnp.log1p((self._whitened**2).sum(-1)).sum()
-        return marginal + self.log_scale.sum() - self._half_log_det
+        g = self._whitened
+        marginal = self.log_scale.sum() + 0.5 * jnp.log1p((g**2).sum(-1)).sum()
+        return marginal - self._half_log_det(*_capacitance(g))
 
     @property
     def _whitened(self) -> jax.Array:
         # G = F / scale, [n, rank]
         return (self.factors / self.scale[..., None]).reshape(-1, self.factors.shape[-1])
 
-    @property
-    def _capacitance(self) -> tuple[jax.Array, jax.Array]:
-        # I + Gᵀ G as the lengths l of its columns and the Cholesky factor of its correlation matrix K: l K l. K has a
-        # unit diagonal however large G is, and stays positive definite in float32.
-        g = self._whitened
-        matrix = jnp.eye(g.shape[1]) + _dot(g.T, g)
-        lengths = jnp.sqrt(jnp.diagonal(matrix))
-        correlation = matrix / (lengths[:, None] * lengths)
-        return lengths, jnp.linalg.cholesky(correlation + _JITTER * jnp.eye(g.shape[1]))
-
-    @property
-    def _half_log_det(self) -> jax.Array:
+    def _half_log_det(self, lengths: jax.Array, cholesky: jax.Array) -> jax.Array:
         # ½ log det Σ = Σ log scale + ½ log det(I + Gᵀ G), the matrix determinant lemma
-        lengths, cholesky = self._capacitance
         return self.log_scale.sum() + jnp.log(lengths).sum() + jnp.log(jnp.diagonal(cholesky)).sum()
 
     def _shared(self, key: jax.Array, examples: int) -> jax.Array:
         return _random.normal(key, (examples, self.factors.shape[-1]))
+
+
+def _capacitance(g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # I + Gᵀ G as the lengths l of its columns and the Cholesky factor of its correlation matrix K: l K l. K has a unit
+    # diagonal however large G is, and stays positive definite in float32.
+    unit = jnp.eye(g.shape[1])
+    matrix = unit + _dot(g.T, g)
+    lengths = jnp.sqrt(jnp.diagonal(matrix))
+    return lengths, jnp.linalg.cholesky(matrix / (lengths[:, None] * lengths) + _JITTER * unit)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -85,6 +85,14 @@ class Pruned(eqx.Module):
         return self.family.local_rule
 
     @property
+    def use(self) -> Use | None:
+        return self.family.use
+
+    @property
+    def awaits_use(self) -> bool:
+        return self.family.awaits_use
+
+    @property
     def view(self) -> Callable[[Callable[[jax.Array], jax.Array]], "Pruned"]:
         view = self.family.view
         return lambda function: Pruned(view(function), function(self.mask))

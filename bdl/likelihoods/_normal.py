@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from numpyro import distributions as dist
 
+from bdl._hyper import Hyper
 from bdl._learned import Learned
 from bdl._positive import from_log, to_log
 
@@ -27,7 +28,7 @@ class Normal(eqx.Module):
         Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
 
-    log_scale: jax.Array | Learned
+    log_scale: jax.Array | Hyper | Learned
 
     def __init__(self, scale: Any = 1.0):
         self.log_scale = to_log("scale", scale)

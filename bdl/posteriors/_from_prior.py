@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from bdl._hyper import has_hypers, sample_hypers
 from bdl._keys import derive
 from bdl._paths import map_named
 from bdl._weights import Weights
@@ -24,7 +25,7 @@ class FromPrior(eqx.Module):
         Raises:
             ValueError: the prior of an array is flat, improper or without draws, or does not know the network yet.
         """
-        prior = self.prior  # what is random in a prior itself would be drawn here, before the weights
+        prior = sample_hypers(derive(key, "hyper"), self.prior)
         return map_named(lambda path, array: _draw(derive(key, path), path, prior, array), self.weights.zeros())
 
     def log_prob(self, params: Any) -> jax.Array:
@@ -51,8 +52,8 @@ def from_prior(model: Any) -> FromPrior:
         model: whose prior has a distribution for each weight array.
 
     Raises:
-        ValueError: the prior is a function, which cannot be drawn from; or the model was made from a network without
-            its params.
+        ValueError: the prior is a function, which cannot be drawn from; the likelihood has a hyper-prior; or the model
+            was made from a network without its params.
 
     Example:
         >>> import jax, jax.numpy as jnp, bdl
@@ -70,6 +71,11 @@ def from_prior(model: Any) -> FromPrior:
         raise ValueError(
             "from_prior: the model does not know the shapes of its weights, for it was made from another model's "
             "network, which has none. Give bdl.Model the network that bdl.from_linen, bdl.from_nnx or bdl.network made."
+        )
+    if has_hypers(model.likelihood):
+        raise ValueError(
+            "from_prior: the likelihood has a number under a hyper-prior, of which predictions draw the posterior. Give "
+            "the likelihood a number to look at draws of the prior."
         )
     return FromPrior(model.prior, model.weights)
 

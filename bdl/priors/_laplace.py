@@ -40,7 +40,8 @@ def laplace(scale: Any = 1.0) -> IID:
 def _kl_normal_laplace(q: Normal, p: Laplace) -> jax.Array:
     """KL(Normal(μ, σ²) || Laplace(m, b)) = log 2b + E|w − m| / b − ½ log(2πe σ²), in nats."""
     distance = _mean_distance(*jnp.broadcast_arrays(q.loc - p.loc, q.scale))
-    return distance / p.scale + jnp.log(2 * p.scale / q.scale) - 0.5 * math.log(2 * math.pi * math.e)
+    entropy = jnp.log(q.scale) + 0.5 * math.log(2 * math.pi * math.e)
+    return distance / p.scale + jnp.log(2 * p.scale) - entropy
 
 
 @jax.custom_jvp

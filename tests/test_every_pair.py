@@ -1,0 +1,122 @@
+"""Every built-in family under every built-in prior: a right objective, or an error that says why not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import bdl
+from bdl._hyper import draw_hypers, has_hypers
+from bdl.families._base import is_family
+from bdl.kl import closed_kl, drawn_kl, has_density, refuse_unbounded
+from bdl.networks import Use
+
+SHAPE, S = (4, 3), 6000
+ARRAY = jnp.linspace(-0.6, 1.0, 12).reshape(SHAPE)
+USE = Use(in_axes=(0,), fan_in=4)
+
+FAMILIES = {
+    "point": bdl.families.point,
+    "normal": bdl.families.normal(0.3),
+    "normal, per row": bdl.families.normal(0.3, tied="row"),
+    "normal, per array": bdl.families.normal(0.3, tied="array"),
+    "normal, relative": bdl.families.normal(0.3, relative=True),
+    "normal, Flipout": bdl.families.normal(0.3, local="flipout"),
+    "low_rank_normal": bdl.families.low_rank_normal(2, scale=0.3),
+    "full_normal": bdl.families.full_normal(0.3),
+    "radial": bdl.families.radial(0.5),
+    "bernoulli_dropout": bdl.families.bernoulli_dropout(0.2),
+    "concrete_dropout": bdl.families.concrete_dropout(0.2),
+    "drop_connect": bdl.families.drop_connect(0.2),
+    "gaussian_dropout, per row": bdl.families.gaussian_dropout(0.2, noise="row"),
+    "gaussian_dropout, per weight": bdl.families.gaussian_dropout(0.2, noise="weight"),
+    "sparse_dropout": bdl.families.sparse_dropout(),
+    "rank1_normal": bdl.families.rank1_normal(0.1),
+    "batch_ensemble": bdl.families.batch_ensemble(3),
+    "masksembles": bdl.families.masksembles(3),
+}
+PARAMS = {"w": ARRAY}
+PRIORS = {
+    "fan_in": bdl.priors.fan_in(),
+    "fan_average": bdl.priors.fan_average(),
+    "normal": bdl.priors.normal(0.1, 0.8),
+    "normal, learned": bdl.priors.normal(0.0, bdl.learned(0.8)),
+    "laplace": bdl.priors.laplace(0.5),
+    "student_t": bdl.priors.student_t(4.0, 0.5),
+    "scale_mixture": bdl.priors.scale_mixture(0.5, 1.0, 0.1),
+    "log_uniform": bdl.priors.log_uniform(),
+    "around": bdl.priors.around(PARAMS, scale=0.5),
+    "hyper": bdl.priors.iid(dist.Normal, loc=0.0, scale=bdl.priors.hyper(dist.HalfCauchy(1.0))),
+    "horseshoe": bdl.priors.horseshoe(PARAMS),
+    "by_path": bdl.priors.by_path({"w": dist.Cauchy(0.0, 1.0)}),
+    "flat": bdl.priors.flat(),
+    "function": bdl.priors.as_prior(lambda p: -jnp.sum(p["w"].astype(jnp.float32) ** 2)),
+}
+# Their prior is that of the kernel which their members share.
+ON_FACTORS = ("rank1_normal", "batch_ensemble", "masksembles")
+MASKED = ("bernoulli_dropout", "concrete_dropout", "drop_connect")
+
+
+def refusal(family, prior):
+    """What the error says, where the pair has no objective."""
+    without_density = family in (*MASKED, *ON_FACTORS, "point", "gaussian_dropout, per row")
+    if without_density and prior in ("normal, learned", "hyper", "horseshoe"):
+        return "without bound"
+    if family in MASKED and prior == "log_uniform":
+        return "infinite"
+    return None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_every_prior(family):
+    leaf = FAMILIES[family](ARRAY)
+    leaf = leaf.bind(USE) if hasattr(leaf, "bind") else leaf
+    posterior = bdl.posteriors.Factorised({"w": leaf})
+    keys = jax.random.split(jax.random.key(0), S)
+    draws = jax.jit(jax.vmap(lambda k: posterior.sample(k)["w"]))(keys)
+    quasi = -leaf.entropy() if is_family(leaf) else 0.0
+    log_q = jax.vmap(leaf.log_prob)(draws) if hasattr(leaf, "log_prob") else jnp.full(S, quasi)
+
+    for name, prior in PRIORS.items():
+        prior = prior.bind({"w": USE}) if hasattr(prior, "bind") else prior
+        expected = refusal(family, name)
+        if expected:
+            with pytest.raises(ValueError, match=expected):
+                bdl.kl(jax.random.key(1), posterior, prior)
+            continue
+        refuse_unbounded(posterior, prior)
+        if has_hypers(prior):
+            prior, _ = draw_hypers(jax.random.key(2), prior)
+
+        def divergence(posterior, prior=prior):
+            closed, open_paths = closed_kl(posterior, prior)
+            rest = drawn_kl(posterior, prior, {"w": draws[0]}, open_paths) if open_paths else 0.0
+            return closed + rest, open_paths
+
+        (value, open_paths), gradient = jax.value_and_grad(divergence, has_aux=True)(posterior)
+        assert bool(jnp.isfinite(value)), name
+        assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient)), name
+        if open_paths or name == "log_uniform":
+            continue  # the draws are the estimate; the approximation for the improper prior has tests of its own
+        w = jnp.broadcast_to(leaf.kernel, draws.shape) if family in ON_FACTORS else draws
+        distribution = prior.distribution("w", ARRAY)
+        log_p = 0.0 if distribution is None else jnp.broadcast_to(distribution.log_prob(w), w.shape).sum((1, 2))
+        terms = np.asarray(log_q - log_p, np.float64) * np.ones(S)
+        assert abs(terms.mean() - float(value)) < 5 * terms.std() / np.sqrt(S) + 1e-3 * (1 + abs(value)), name
+
+
+def test_a_support_that_does_not_match_is_refused():
+    for prior in (dist.HalfNormal(1.0), dist.Beta(1.0, 1.0), dist.Dirichlet(jnp.ones(3))):
+        with pytest.raises(ValueError, match="real|one number"):
+            bdl.priors.as_prior(prior)
+
+
+def test_densities_are_what_makes_a_bound():
+    bounds = {name: has_density(f(ARRAY)) for name, f in FAMILIES.items()}
+    assert {name for name, bound in bounds.items() if not bound} == {
+        "point",
+        *MASKED,
+        *ON_FACTORS,
+        "gaussian_dropout, per row",
+    }
