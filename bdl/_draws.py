@@ -40,7 +40,7 @@ def each(function: Any, index: jax.Array) -> Any:
 
 
 def once_outside(add: Callable[[Any, Any], Any], carry: Any) -> Callable[[Any, Any], Any]:
-    """The body of a loop over chunks of draws, with what no draw touches (a deterministic trunk) computed here, once."""
+    """The body of a loop over chunks of draws; what no draw touches (a deterministic trunk) is computed here, once."""
     return hoisted_scan_body(add, carry, None)
 
 

@@ -12,7 +12,7 @@ from bdl._learned import Learned
 
 
 def to_log(name: str, value: Any) -> jax.Array | Learned | Hyper:
-    """The logarithm of a positive number, in float32; learned where `value` is `bdl.learned(...)`, drawn where a `Hyper`.
+    """The logarithm of a positive number, in float32; learned where `value` is `bdl.learned(...)`, or a `Hyper`.
 
     Raises:
         ValueError: `value` is not positive; `name` is named.

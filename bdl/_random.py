@@ -40,6 +40,22 @@ def bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> tuple[jax.Ar
     return kept, threshold * 2**-16
 
 
+@partial(jax.jit, static_argnames="shape")
+def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform numbers inside of (0, 1): (h + ½)/2¹⁶ for uniform 16-bit integers h, float32.
+
+    Args:
+        key: one random key; it is consumed.
+        shape: the shape of the result.
+
+    Example:
+        >>> import jax
+        >>> uniform(jax.random.key(0), (2, 3)).shape
+        (2, 3)
+    """
+    return (_uint16(key, shape).astype(jnp.float32) + 0.5) * 2**-16
+
+
 @partial(jax.jit, static_argnames=("shape", "dtype"))
 def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Standard normals: Φ⁻¹((h + ½)/2¹⁶) for uniform 16-bit integers h.

@@ -107,7 +107,7 @@ def _predict(
     outputs, location, spread = jax.eval_shape(one, 0)
     classes = is_classification(jax.eval_shape(model.distribution, key, outputs))
 
-    def add(carry: Any, _: Any) -> tuple[Any, Any]:
+    def chunk_of_draws(carry: Any, _: Any) -> tuple[Any, Any]:
         start, location, spread, first, moved = carry
         index = start + jnp.arange(chunk)
         outputs, *found = each(one, index)
@@ -121,7 +121,7 @@ def _predict(
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
     # The draws are counted in the carry: an array of their indices would grow with them.
     carry = (jnp.zeros((), jnp.int32), Moments.empty(location), Moments.empty(spread), zeros, jnp.zeros((), bool))
-    add = once_outside(add, carry)
+    add = once_outside(chunk_of_draws, carry)
     if tolerance is None:
         carry, draws = jax.lax.scan(add, carry, length=-(-num_samples // chunk))
     else:

@@ -100,7 +100,8 @@ def _noise(leaf: Any) -> str:
 def _detail(leaf: Any) -> str:
     if hasattr(leaf, "rate"):
         return f"rate {float(np.mean(leaf.rate)):.3g}"
-    if hasattr(leaf, "scale"):
-        ratio = jnp.median(jnp.abs(leaf.mean.astype(jnp.float32)) / leaf.scale)
+    spread = leaf.distribution.stddev if hasattr(leaf, "distribution") else getattr(leaf, "scale", None)
+    if spread is not None:
+        ratio = jnp.median(jnp.abs(leaf.mean.astype(jnp.float32)) / spread)
         return f"median |mean| / scale {float(ratio):.3g}"
     return ""

@@ -1,4 +1,4 @@
-"""The families beside dropout and mean-field Normals: how each is made, the prior it is fitted under, and its goals for a step and for prediction."""
+"""The families beside dropout and mean-field Normals: how each is made, its prior, its goals."""
 
 from typing import Any, NamedTuple
 

@@ -16,7 +16,8 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from benchmarks import uci
 
 HIDDEN = 50
-# Standard deviations of the noise, of standardised targets: near the held-out residuals of `hmc.held_out_residual`.
+# Standard deviations of the noise, of standardised targets. With them the root mean squares of the held-out residuals
+# of MAP fits, in five folds of the training part, are 0.32, 0.30 and 0.72.
 NOISE = {"bostonHousing": 0.3, "concrete": 0.3, "diabetes": 0.7}
 
 

@@ -59,6 +59,7 @@ class Family(NamedTuple):
     make: Callable[[Any], Any]  # from `bdl.families` to initialisers, for every array or by path
     noise: str = "local"
     whole: bool = False  # over one array that holds all weights
+    by_name: bool = False  # only where --methods names it: many times the cost of the others
 
 
 # Shared noise where local noise is an approximation, or a draw of the whole array for each example.
@@ -69,7 +70,7 @@ FAMILIES = {
     "normal, relative": Family(lambda f: f.normal(0.2, relative=True)),
     "normal, Flipout": Family(lambda f: f.normal(SCALE, local="flipout")),
     "low_rank_normal(10)": Family(lambda f: f.low_rank_normal(10, SCALE)),
-    "full_normal": Family(lambda f: f.full_normal(SCALE), "shared"),
+    "full_normal": Family(lambda f: f.full_normal(SCALE), "shared", by_name=True),
     "radial": Family(lambda f: lambda array: f.radial(SCALE * array.size**0.5)(array), "shared"),
     "rank1_normal": Family(lambda f: f.rank1_normal(SCALE)),
     "sparse_dropout": Family(lambda f: f.sparse_dropout(SCALE)),
@@ -85,12 +86,12 @@ FAMILIES = {
     "masksembles(10)": Family(lambda f: f.masksembles(10)),
     # These two are the very families of numpyro's guides.
     "low_rank_normal(27), whole network": Family(lambda f: f.low_rank_normal(27, SCALE), "shared", True),
-    "full_normal, whole network": Family(lambda f: f.full_normal(SCALE), "shared", True),
+    "full_normal, whole network": Family(lambda f: f.full_normal(SCALE), "shared", True, by_name=True),
 }
 GUIDES: dict[str, Callable[..., Any]] = {
     "numpyro AutoNormal": autoguide.AutoNormal,
     "numpyro AutoLowRankMultivariateNormal(27)": functools.partial(autoguide.AutoLowRankMultivariateNormal, rank=27),
-    "numpyro AutoMultivariateNormal": autoguide.AutoMultivariateNormal,
+    "numpyro AutoMultivariateNormal": autoguide.AutoMultivariateNormal,  # by name as well
 }
 
 
@@ -102,22 +103,21 @@ class Fit(NamedTuple):
     is_bound: Any = True  # whether that is a bound, the ELBO
 
 
-class Run(NamedTuple):
-    """How long and how often."""
+class Counts(NamedTuple):
+    """How many draws."""
 
-    steps: int
-    draws: int  # of f(x)
-    elbo_draws: int
-
-
-Method = Callable[[Any, Any], Fit]  # of a key and a learning rate, to be jitted
+    outputs: int
+    elbo: int
 
 
-def fit_family(problem: Problem, family: Family, run: Run) -> Method:
+Method = Callable[[Any, Any, Any], Fit]  # of a key, a learning rate and a number of steps: one program for all of them
+
+
+def fit_family(problem: Problem, family: Family, counts: Counts) -> Method:
     """A family of bdl, over every array or over one array that holds all weights."""
     make, data = family.make(bdl.families), (problem.x, problem.y)
 
-    def fit(key: Any, rate: Any) -> Fit:
+    def fit(key: Any, rate: Any, steps: Any) -> Fit:
         params, apply, prior = reference.start(key, problem.x.shape[1]), reference.network, bdl.priors.fan_in()
         if family.whole:
             scales = jax.tree.map(lambda a: jnp.full(a.shape, (2 / len(a)) ** 0.5 if a.ndim > 1 else 1.0), params)
@@ -125,55 +125,62 @@ def fit_family(problem: Problem, family: Family, run: Run) -> Method:
             flat, unravel = ravel_pytree(params)
             params, apply = {"w": flat}, lambda params, x: reference.network(unravel(params["w"]), x)
         model = bdl.Model(bdl.network(apply, params), bdl.likelihoods.Normal(problem.noise), prior)
-        algorithm = bdl.inference.vi(_adam(rate, run.steps), noise=family.noise)
-        posterior = bdl.variational(params, make)
-        posterior = bdl.fit(key, algorithm, posterior, model, data, num_steps=run.steps).posterior
+        algorithm = bdl.inference.vi(_adam(rate, steps), noise=family.noise)
+        posterior = _ascend(key, algorithm, bdl.variational(params, make), model, data, steps)
 
         terms = lambda key: bdl.elbo(key, posterior, model, data, num_data=len(problem.x), noise=family.noise)
-        objective = jax.lax.map(lambda key: terms(key).elbo, _keys(key, "elbo", run.elbo_draws))
+        objective = jax.lax.map(lambda key: terms(key).elbo, _keys(key, "elbo", counts.elbo))
         # A finite family has as many draws as it has members.
-        draws = bdl.predict(key, posterior, model, problem.x_new, num_samples=run.draws, return_draws=True).draws
+        draws = bdl.predict(key, posterior, model, problem.x_new, num_samples=counts.outputs, return_draws=True).draws
         return Fit(draws[..., 0], objective, jax.eval_shape(terms, key).is_bound)
 
     return fit
 
 
-def fit_guide(problem: Problem, make: Callable[..., Any], run: Run) -> Method:
+def fit_guide(problem: Problem, make: Callable[..., Any], counts: Counts) -> Method:
     """A guide of numpyro from the same weights and scales, fitted as numpyro does: one draw for the batch."""
     model = reference.numpyro_model(problem)
 
-    def fit(key: Any, rate: Any) -> Fit:
+    def fit(key: Any, rate: Any, steps: Any) -> Fit:
         values = reference.sites(reference.start(key, problem.x.shape[1]))
         guide = make(model, init_loc_fn=init_to_value(values=values), init_scale=SCALE)
         objective = TraceMeanField_ELBO() if isinstance(guide, autoguide.AutoNormal) else Trace_ELBO()
-        svi = SVI(model, guide, numpyro.optim.optax_to_numpyro(_adam(rate, run.steps)), objective)
+        svi = SVI(model, guide, numpyro.optim.optax_to_numpyro(_adam(rate, steps)), objective)
         state = svi.init(jax.random.fold_in(key, 0))
-        state = jax.lax.fori_loop(0, run.steps, lambda _, state: svi.update(state)[0], state)
+        state = jax.lax.fori_loop(0, steps, lambda _, state: svi.update(state)[0], state)
         params = svi.get_params(state)
         loss = lambda key: objective.loss(key, params, model, guide)
-        elbo = -jax.lax.map(loss, _keys(key, "elbo", run.elbo_draws))
-        draws = guide.sample_posterior(_keys(key, "draws", 1)[0], params, sample_shape=(run.draws,))
+        elbo = -jax.lax.map(loss, _keys(key, "elbo", counts.elbo))
+        draws = guide.sample_posterior(_keys(key, "draws", 1)[0], params, sample_shape=(counts.outputs,))
         return Fit(reference.outputs(draws, problem.x_new), elbo)
 
     return fit
 
 
-def fit_points(problem: Problem, steps: int) -> Callable[[Any], Any]:
-    """The mode that an initialisation leads to, [M]."""
+def fit_point(problem: Problem) -> Callable[[Any, Any], Any]:
+    """f(x) [M] at the mode that an initialisation leads to."""
 
-    def fit(key: Any) -> Any:
+    def fit(key: Any, steps: Any) -> Any:
         params = reference.start(key, problem.x.shape[1])
         model = bdl.Model(bdl.network(reference.network, params), bdl.likelihoods.Normal(problem.noise))
         posterior = bdl.variational(params, bdl.families.point)
         algorithm = bdl.inference.map(_adam(RATES[0], steps))
-        fitted = bdl.fit(key, algorithm, posterior, model, (problem.x, problem.y), num_steps=steps)
-        return reference.network(fitted.posterior.tree, problem.x_new)[:, 0]
+        posterior = _ascend(key, algorithm, posterior, model, (problem.x, problem.y), steps)
+        return reference.network(posterior.tree, problem.x_new)[:, 0]
 
     return fit
 
 
-def _adam(rate: Any, steps: int) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(rate, steps))
+def _ascend(key: Any, algorithm: Any, posterior: Any, model: Any, data: Any, steps: Any) -> Any:
+    # `bdl.fit` would compile anew for every number of steps.
+    state = algorithm.init(key, *bdl.bind(posterior, model, data[0]), num_data=len(data[0]))
+    step = lambda i, state: algorithm.step(jax.random.fold_in(key, i), state, data)[0]
+    return jax.lax.fori_loop(0, steps, step, state).posterior
+
+
+def _adam(rate: Any, steps: Any) -> optax.GradientTransformation:
+    # The schedules of optax want their number of steps as a number.
+    return optax.adam(lambda count: rate * 0.5 * (1 + jnp.cos(jnp.pi * count / steps)))
 
 
 def _keys(key: Any, name: str, count: int) -> Any:
@@ -200,42 +207,43 @@ def _log_mean_exp(a: np.ndarray) -> np.ndarray:
     return top + np.log(np.exp(a - top).mean(0))
 
 
-def methods() -> dict[str, Callable[[Problem, Run], Method]]:
-    """Every method by its name. Families that this version of bdl lacks are left out, and a line says so."""
-    found: dict[str, Callable[[Problem, Run], Method]] = {}
+def methods(names: Sequence[str] | None) -> dict[str, Callable[[Problem, Counts], Method]]:
+    """The methods of these names, `None` for all but the dear ones. What this version of bdl lacks is left out."""
+    found: dict[str, Callable[[Problem, Counts], Method]] = {}
     for name, family in FAMILIES.items():
+        if family.by_name if names is None else name not in names:
+            continue
         try:
             family.make(bdl.families)(jnp.ones((3, 2)))
         except (AttributeError, TypeError) as error:
             print(f"{name}: left out, {error}", flush=True)
             continue
-        found[name] = lambda problem, run, family=family: fit_family(problem, family, run)
+        found[name] = lambda problem, counts, family=family: fit_family(problem, family, counts)
     for name, guide in GUIDES.items():
-        found[name] = lambda problem, run, guide=guide: fit_guide(problem, guide, run)
+        if name != "numpyro AutoMultivariateNormal" if names is None else name in names:
+            found[name] = lambda problem, counts, guide=guide: fit_guide(problem, guide, counts)
     return found
 
 
-def run_method(method: Callable[[Run], Method], key: Any, run: Run, repeats: int) -> tuple[Fit, dict[str, Any]]:
+def run_method(method: Method, key: Any, args: argparse.Namespace, repeats: int) -> tuple[Fit, dict[str, Any]]:
     """The fit at the better learning rate, and what its objective came to; `repeats` more from other weights."""
-    start, half = time.process_time(), jax.jit(method(run._replace(steps=run.steps // 2)))
+    start, fit = time.process_time(), jax.jit(method)
     mean = lambda fit: float(np.mean(np.asarray(fit.objective, np.float64)))
-    tried = {rate: mean(half(key, rate)) for rate in RATES}
-    rate = max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))
-    whole = jax.jit(method(run))
-    fit = jax.block_until_ready(whole(key, rate))
-    objective = np.asarray(fit.objective, np.float64)
+    half = {rate: mean(fit(key, rate, args.steps // 2)) for rate in args.rates}
+    rate = max(half, key=lambda rate: np.nan_to_num(half[rate], nan=-np.inf))
+    best = fit(key, rate, args.steps)
     row = {
         "rate": rate,
+        "steps": args.steps,
+        "is_bound": bool(best.is_bound),
+        "objective": mean(best),
+        "objective_error": float(np.std(np.asarray(best.objective)) / len(best.objective) ** 0.5),
+        "objective_half": half[rate],
         "seconds": time.process_time() - start,
-        "is_bound": bool(fit.is_bound),
-        "objective": mean(fit),
-        "objective_error": objective.std() / len(objective) ** 0.5,
-        "objective_half": tried[rate],
     }
     if repeats:
-        keys = _keys(key, "repeats", repeats)
-        row["repeats"] = [mean(whole(k, rate)) for k in keys]
-    return fit, row
+        row["repeats"] = [mean(fit(k, rate, args.steps)) for k in _keys(key, "repeats", repeats)]
+    return best, row
 
 
 def run_set(problem: Problem, args: argparse.Namespace, results: dict[str, Any], save: Callable[[], None]) -> None:
@@ -245,15 +253,16 @@ def run_set(problem: Problem, args: argparse.Namespace, results: dict[str, Any],
     truth, again = (run.outputs.reshape(-1, run.outputs.shape[-1]) for run in (first, second))
     results["NUTS"] = scores(truth, truth, problem) | {"diagnostics": first.diagnostics}
     results["NUTS again"] = scores(again, truth, problem) | {"diagnostics": second.diagnostics}
-    run, key = Run(args.steps, len(truth), args.elbo_draws), jax.random.key(args.seed)
+    counts, key = Counts(len(truth), args.elbo_draws), jax.random.key(args.seed)
     if "MAP" not in results:
-        points = jax.jit(jax.vmap(fit_points(problem, run.steps)))(_keys(key, "members", ENSEMBLE))
+        members = jax.jit(jax.vmap(fit_point(problem), (0, None)))
+        points = members(_keys(key, "members", ENSEMBLE), args.steps)
         results["MAP"] = scores(points[:1], truth, problem)
         results[f"ensemble of {ENSEMBLE} MAP"] = scores(points, truth, problem)
-    for name, method in methods().items():
-        if name in results or (args.methods and name not in args.methods):
+    for name, method in methods(args.methods).items():
+        if name in results:
             continue
-        fit, row = run_method(functools.partial(method, problem), key, run, args.repeats if name in REPEATED else 0)
+        fit, row = run_method(method(problem, counts), key, args, args.repeats if name in REPEATED else 0)
         results[name] = scores(fit.outputs, truth, problem) | row
         print(f"  {name}: {json.dumps(results[name])}", flush=True)
         save()
@@ -283,7 +292,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=folder and Path(folder) / "uci", help="default: $BDL_DATA/uci")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "bdl-hmc", help="of the draws of NUTS")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, help="default: all three")
-    parser.add_argument("--methods", nargs="+", help="names of rows; default: all that bdl has")
+    parser.add_argument("--methods", nargs="+", help="names of rows; default: all but full covariances")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="initial learning rates to choose from")
     parser.add_argument("--steps", type=int, default=10_000, help="of Adam, default: 10,000")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--warmup", type=int, default=500)

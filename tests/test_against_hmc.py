@@ -45,12 +45,12 @@ def test_full_normal_reaches_the_exact_posterior_of_a_linear_model():
     scales = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(scales, scales)
     assert np.abs(np.tril(correlation, -1)).max() > 0.5  # mean field could not say this
-    adam = optax.adam(optax.cosine_decay_schedule(0.03, 1000))
+    adam = optax.adam(optax.cosine_decay_schedule(0.03, 3000))
     # The gradient of this estimator has no variance where q is the exact posterior, so that the fit ends there.
     objective = functools.partial(bdl.elbo, sticking_the_landing=True)
     algorithm = bdl.inference.vi(adam, noise="shared", objective=objective)
     posterior = bdl.variational(params, bdl.families.full_normal(0.1))
-    fitted = bdl.fit(jax.random.key(0), algorithm, posterior, model, data, num_steps=1000, progress=False)
+    fitted = bdl.fit(jax.random.key(0), algorithm, posterior, model, data, num_steps=3000, progress=False)
 
     family = fitted.posterior.tree["w"]
     np.testing.assert_allclose(family.mean[:, 0], mean, atol=0.01 * scales.min())
@@ -91,6 +91,16 @@ def test_scores_of_known_distributions(hmc):
     point = hmc.scores(m[None], truth, problem)
     assert point["spread"] == 0
     assert point["wasserstein"] == pytest.approx(np.sqrt(2 / np.pi), rel=0.03)
+
+
+def test_the_log_likelihood_is_that_of_log_predictive(hmc):
+    params, model, (x, y), *_ = linear_model()
+    posterior, key = bdl.variational(params, bdl.families.normal(0.3)), jax.random.key(0)
+    draws = bdl.predict(key, posterior, model, x, num_samples=50, return_draws=True).draws[..., 0]
+    problem = hmc.Problem("line", x, y, x, y, unit=3.0, noise=SCALE)
+    found = hmc.scores(draws, draws, problem)["log_likelihood"]
+    expected = bdl.log_predictive(key, posterior, model, (x, y), num_samples=50).mean() - np.log(3.0)
+    assert found == pytest.approx(float(expected), abs=1e-4)
 
 
 @pytest.mark.slow

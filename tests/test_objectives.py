@@ -100,8 +100,11 @@ def test_sticking_the_landing_has_no_noise_at_the_exact_posterior():
     learned, fixed = bdl.partition(normal(MEAN, 1 / np.sqrt(PRECISION)))
 
     def gradients(**options):
-        one = lambda q, k: bdl.elbo(k, eqx.combine(q, fixed), model, data, num_data=N, noise="shared", **options).elbo
-        found = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0)))(learned, jax.random.split(jax.random.clone(key), 200))
+        run = functools.partial(bdl.elbo, num_data=N, noise="shared", **options)
+        one = lambda q, k: run(k, eqx.combine(q, fixed), model, data).elbo
+        found = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0)))(
+            learned, jax.random.split(jax.random.clone(key), 200)
+        )
         return np.stack([np.asarray(a).reshape(200) for a in jax.tree.leaves(found)])
 
     assert np.abs(gradients(sticking_the_landing=True)).max() < 2e-3

@@ -16,7 +16,7 @@ from bdl.networks._use import Use, matrix_use
 
 
 class BatchEnsemble(eqx.Module):
-    """K members of an array, wₖ = kernel ∘ rₖ sₖᵀ, with rₖ one number per row and sₖ one per output. See `batch_ensemble`.
+    """K members of an array, wₖ = kernel ∘ rₖ sₖᵀ, rₖ one number per row and sₖ one per output. See `batch_ensemble`.
 
     A draw of the network takes the same member everywhere; `bdl.predict` takes each member once. With local noise every
     example has a member of its own, whose factors scale the layer's inputs and outputs.
@@ -153,11 +153,10 @@ class _Initialiser:
         if array.ndim < 2:
             return Copies(jnp.broadcast_to(array, (self.members, *array.shape)))
         ones = jnp.ones((self.members, *(1,) * array.ndim))
-        numbers = (jnp.asarray(n, jnp.float32) for n in (self.prior_scale, self.spread))
-        return BatchEnsemble(array, ones, ones, *numbers)
+        return BatchEnsemble(array, ones, ones, jnp.float32(self.prior_scale), jnp.float32(self.spread))
 
 
-def batch_ensemble(members: int, *, spread: float = 0.5, prior_scale: float = 1.0) -> Any:
+def batch_ensemble(members: int, *, spread: Any = 0.5, prior_scale: Any = 1.0) -> Any:
     """An ensemble at the cost of one network: members share each kernel but for rank-1 factors, and have own biases.
 
     Its training is maximum a posteriori for every member: no density over the weights, and an objective that bounds no

@@ -90,8 +90,7 @@ class ConcreteDropout(eqx.Module):
 
 
 def _logistic(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    # log u − log(1 − u) for u in the middle of one of 2¹⁶ bins.
-    u = (_random._uint16(key, shape).astype(jnp.float32) + 0.5) * 2**-16
+    u = _random.uniform(key, shape)
     return jnp.log(u) - jnp.log1p(-u)
 
 

@@ -26,7 +26,7 @@ class Masksembles(eqx.Module):
 
     kernel: jax.Array
     masks: jax.Array = fixed_field()
-    overlap: float = eqx.field(static=True)
+    overlap: float = eqx.field(static=True, default=1.0)
     use: Use | None = eqx.field(static=True, default=None)
 
     local_rule: ClassVar[str] = "input mask"

@@ -148,7 +148,7 @@ class _Initialiser:
         )
 
 
-def rank1_normal(scale: float = 0.05, *, prior_scale: float = 0.1, members: int = 1) -> Any:
+def rank1_normal(scale: Any = 0.05, *, prior_scale: Any = 0.1, members: int = 1) -> Any:
     """Mean-field Normal factors, one for each row and each output of an array, on a deterministic kernel.
 
     As many random numbers as units, where a mean-field Normal has as many as weights. The prior of the weights is that

@@ -40,7 +40,7 @@ class Linear:
         return self._apply(x, w)
 
     def each(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """`linear(x, w)` where every example has an array of its own, w [B, *shape]: exact, in the memory of B arrays."""
+        """`linear(x, w)` where every example has an array of its own, w [B, *shape]: exact, in memory for B arrays."""
         return self._each(x, w)
 
     def inputs(self, rows: jax.Array) -> jax.Array:

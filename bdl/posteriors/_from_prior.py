@@ -74,8 +74,8 @@ def from_prior(model: Any) -> FromPrior:
         )
     if has_hypers(model.likelihood):
         raise ValueError(
-            "from_prior: the likelihood has a number under a hyper-prior, of which predictions draw the posterior. Give "
-            "the likelihood a number to look at draws of the prior."
+            "from_prior: the likelihood has a number under a hyper-prior, of which predictions draw the posterior. "
+            "Give the likelihood a plain number to look at draws of the prior."
         )
     return FromPrior(model.prior, model.weights)
 
