@@ -59,8 +59,8 @@ class Settings:
 
 
 CHOSEN = {
-    "sparse": Settings((300, 100), 255.0, 200, 128, 3e-3, 0.05, 0.03),
-    "bbb": Settings((400, 400), 126.0, 100, 128, 1e-3, 0.2, 0.02),
+    "sparse": Settings((300, 100), 255.0, 300, 128, 3e-3, 0.05, 0.03),
+    "bbb": Settings((400, 400), 126.0, 20, 128, 2e-3, 0.5, 0.02),
 }
 
 
@@ -97,7 +97,7 @@ def build(name: str, settings: Settings, key: Any, num_steps: int) -> tuple[Any,
         prior: Any = {"*/kernel": bdl.priors.log_uniform()}
         family = bdl.families.sparse_dropout(settings.scale)
     else:
-        prior = bdl.priors.scale_mixture(weight=0.5, wide=1.0, narrow=float(np.exp(-6)))
+        prior = bdl.priors.scale_mixture(weight=0.5, wide=1.0, narrow=float(np.exp(-8)))
         family = bdl.families.normal(settings.scale)
     rate = optax.linear_schedule(settings.learning_rate, 0.0, num_steps)
     kl_weight = optax.linear_schedule(0.0, 1.0, max(1, round(settings.warm_up * num_steps)))

@@ -179,3 +179,17 @@ def test_a_convolution_and_a_scan_have_factors_along_their_own_axes():
         error = 5 * np.sqrt((draws.var(0) + local.var(0)) / 600) + 1e-4
         assert np.all(np.abs(draws.mean(0) - local.mean(0)) < error), name
         np.testing.assert_allclose(draws.std(0).mean(), local.std(0).mean(), rtol=0.12, err_msg=name)
+
+
+@pytest.mark.parametrize("value", [-20.0, 20.0])
+def test_gradients_are_finite_at_extreme_values(value):
+    family = bound(bdl.families.rank1_normal(scale=0.2)).tree["a"]["kernel"]
+    extreme = jnp.full_like(family.row_log_scale, value)
+    family = dataclasses.replace(family, row_log_scale=extreme)
+    loss = lambda f: f.kl(bdl.priors.normal().distribution("w", f.kernel)) + f.sample(key).sum()
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(jax.grad(loss)(family)))
+    low = jax.tree.map(lambda a: a.astype(jnp.bfloat16), PARAMS)
+    for initialiser in INITIALISERS.values():
+        posterior = bdl.variational(low, initialiser)
+        assert posterior.sample(key)["b"]["kernel"].dtype == jnp.bfloat16
+        assert bdl.kl(key, posterior, bdl.priors.normal()).dtype == jnp.float32
