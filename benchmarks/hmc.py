@@ -72,7 +72,7 @@ FAMILIES = {
     "normal, Flipout": Family(lambda f: f.normal(SCALE, local="flipout")),
     "low_rank_normal(10)": Family(lambda f: f.low_rank_normal(10, SCALE)),
     "full_normal": Family(lambda f: f.full_normal(SCALE), "shared", by_name=True),
-    "radial": Family(lambda f: lambda array: f.radial(SCALE * array.size**0.5)(array), "shared"),
+    "radial": Family(lambda f: f.radial(SCALE), "shared"),
     "rank1_normal": Family(lambda f: f.rank1_normal(SCALE)),
     "sparse_dropout": Family(lambda f: f.sparse_dropout(SCALE)),
     "bernoulli_dropout(0.05)": Family(lambda f: f.bernoulli_dropout(0.05)),

@@ -59,7 +59,7 @@ if args.fast:
 FAMILIES = {
     "normal": families.normal(scale=0.05),
     "full_normal": families.full_normal(scale=0.05),
-    "radial": families.radial(scale=0.3),
+    "radial": families.radial(scale=0.05),
     "bernoulli_dropout": {"*_2/kernel": families.bernoulli_dropout(rate=0.1)},
     "last layer only": {"layers_2/*": families.full_normal(scale=0.05)},
 }

@@ -8,6 +8,22 @@ import jax.numpy as jnp
 from bdl import _random
 
 
+def variance_of(x: jax.Array, linear: Any, variance: jax.Array) -> jax.Array:
+    """The variance x² variance of each result, [B, P', O], in float32; `variance` is that of each weight."""
+    return linear(x * x, variance.astype(x.dtype)).astype(jnp.float32)
+
+
+def unit_noise(key: jax.Array, linear: Any, examples: int, shape: tuple[int, ...]) -> jax.Array:
+    """One ε for each example and output unit of an array of `shape`, [B, 1, O]."""
+    return linear.outputs(_random.normal(key, (examples, *linear.use.out_shape(shape))))
+
+
+def with_noise(mean: jax.Array, variance: jax.Array, noise: jax.Array) -> jax.Array:
+    """Mean + √variance ε, of the mean's type."""
+    # The floor keeps the gradient of the root finite where an example's inputs are all zero.
+    return mean + (jnp.sqrt(variance + 1e-12) * noise).astype(mean.dtype)
+
+
 def reparameterised(key: jax.Array, x: jax.Array, linear: Any, variance: jax.Array) -> jax.Array:
     """The noise of the local reparameterisation, √(x² variance) ε, in float32.
 
@@ -20,15 +36,14 @@ def reparameterised(key: jax.Array, x: jax.Array, linear: Any, variance: jax.Arr
     Returns:
         [B, P', O], with one ε for each example and output unit.
     """
-    deviation = linear(x * x, variance.astype(x.dtype)).astype(jnp.float32)
+    squares = variance_of(x, linear, variance)
     if linear.lookup:  # other rows are independent
-        noise = _random.normal(key, deviation.shape)
+        noise = _random.normal(key, squares.shape)
     elif linear.transposed:
-        noise = _random.normal(key, (deviation.shape[0], 1, deviation.shape[2]))
+        noise = _random.normal(key, (squares.shape[0], 1, squares.shape[2]))
     else:
-        noise = linear.outputs(_random.normal(key, (x.shape[0], *linear.use.out_shape(variance.shape))))
-    # The floor keeps the gradient of the root finite where an example's inputs are all zero.
-    return jnp.sqrt(deviation + 1e-12) * noise
+        noise = unit_noise(key, linear, x.shape[0], variance.shape)
+    return with_noise(jnp.zeros((), jnp.float32), squares, noise)
 
 
 def flipped(key: jax.Array, x: jax.Array, linear: Any, perturbation: jax.Array) -> jax.Array:

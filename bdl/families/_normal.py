@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bdl import _random
-from bdl.families._local import flipped, reparameterised
+from bdl.families._local import flipped, reparameterised, variance_of
 from bdl.families._rows import spread
 from bdl.networks._use import Use
 
@@ -118,8 +118,17 @@ class NormalFamily(eqx.Module):
             key_weights, key_signs = jax.random.split(key)
             perturbation = self.scale * _random.normal(key_weights, self.loc.shape)
             return mean + flipped(key_signs, x, linear, perturbation)
-        variance = jnp.broadcast_to(jnp.exp(2 * self._log_scales), self.loc.shape)
-        return mean + reparameterised(key, x, linear, variance).astype(mean.dtype)
+        return mean + reparameterised(key, x, linear, self._variances).astype(mean.dtype)
+
+    def local_moments(self, x: jax.Array, linear: Any) -> tuple[jax.Array, jax.Array] | None:
+        """Mean and variance of `local`, [B, P', O], where its noise is one ε per example and output unit."""
+        if self.flipout or linear.lookup or linear.transposed:
+            return None
+        return linear(x, self.loc), variance_of(x, linear, self._variances)
+
+    @property
+    def _variances(self) -> jax.Array:
+        return jnp.broadcast_to(jnp.exp(2 * self._log_scales), self.loc.shape)
 
     @property
     def _log_scales(self) -> jax.Array:

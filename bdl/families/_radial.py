@@ -15,21 +15,22 @@ from bdl.networks._use import Use
 
 
 class Radial(eqx.Module):
-    """w = loc + scale ∘ (ε / ‖ε‖) r with ε ~ Normal(0, I) and one r ~ Normal(0, 1) for the array. Made by `radial`.
+    """w = loc + √n scale ∘ (ε / ‖ε‖) r, ε ~ Normal(0, I), one r ~ Normal(0, 1) for the array of n. Made by `radial`.
 
-    The distance of a draw from its mean, in units of scale, is |r|: draws come near the mean however many weights an
-    array has, where those of a mean-field Normal are all at distance √n. A weight's standard deviation is scale / √n.
+    The distance of a draw from its mean, in units of √n scale, is |r|: draws come near the mean however many weights an
+    array has, where those of a mean-field Normal are all at about that distance. A weight's standard deviation is
+    scale; the paper's σ is √n times it.
 
     Local noise has the mean and the variance of the draws for each example,
 
-        y = x loc + r √(x² scale² / n) ε
+        y = x loc + r √(x² scale²) ε
 
     with an own r for each example and an ε for each of its output units: an approximation in distribution, good where
     an array has many inputs. Where a weight enters an example several times it approximates as in `NormalFamily`.
 
     Attributes:
         loc: the mean.
-        log_scale: the logarithm of scale.
+        log_scale: the logarithm of the standard deviation.
     """
 
     loc: jax.Array
@@ -39,7 +40,7 @@ class Radial(eqx.Module):
 
     @property
     def scale(self) -> jax.Array:
-        """The size of the noise along each weight, √n times its standard deviation; float32."""
+        """The standard deviation, float32."""
         return jnp.exp(self.log_scale)
 
     @property
@@ -51,7 +52,8 @@ class Radial(eqx.Module):
         noise = _random.normal(key_direction, self.loc.shape)
         # 16-bit normals are never 0, and nor is the norm.
         direction = noise / jnp.sqrt((noise**2).sum())
-        return (self.loc + self.scale * direction * _random.normal(key_distance, ())).astype(self.loc.dtype)
+        radius = math.sqrt(self.loc.size) * _random.normal(key_distance, ())
+        return (self.loc + self.scale * direction * radius).astype(self.loc.dtype)
 
     def bind(self, use: Use) -> "Radial":
         return dataclasses.replace(self, use=use)
@@ -59,32 +61,32 @@ class Radial(eqx.Module):
     def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
         key_direction, key_distance = jax.random.split(key)
         mean = linear(x, self.loc)
-        noise = reparameterised(key_direction, x, linear, self._variance)
+        noise = reparameterised(key_direction, x, linear, jnp.exp(2 * self.log_scale))
         distance = _random.normal(key_distance, (x.shape[0], 1, 1))
         return mean + (distance * noise).astype(mean.dtype)
 
     def kl(self, prior: Any) -> Any:
-        """KL to a Normal prior, in nats, from E[w] and Var(w) = scale² / n; `NotImplemented` for others."""
-        cross_entropy = normal_cross_entropy(prior, self.loc, self._variance)
+        """KL to a Normal prior, in nats, from E[w] and Var(w) = scale²; `NotImplemented` for others."""
+        cross_entropy = normal_cross_entropy(prior, self.loc, jnp.exp(2 * self.log_scale))
         return cross_entropy if cross_entropy is NotImplemented else cross_entropy - self.entropy()
 
     def log_prob(self, w: jax.Array) -> jax.Array:
-        # With v = (w − loc) / scale: p(v) = p(|r| = ‖v‖) / (Aₙ ‖v‖ⁿ⁻¹), infinite at v = 0, hence the floor.
-        v = (w.astype(jnp.float32) - self.loc.astype(jnp.float32)) / self.scale
+        # With v = (w − loc) / (√n scale): p(v) = p(|r| = ‖v‖) / (Aₙ ‖v‖ⁿ⁻¹), infinite at v = 0, hence the floor.
+        v = (w.astype(jnp.float32) - self.loc.astype(jnp.float32)) / (math.sqrt(self.loc.size) * self.scale)
         square = (v**2).sum()
         distance = 0.5 * math.log(2 / math.pi) - 0.5 * square
         spread = 0.5 * (self.loc.size - 1) * jnp.log(square + 1e-30)
-        return distance - spread - self._log_area - self.log_scale.sum()
+        return distance - spread - self._log_area - self._log_sizes
 
     def entropy(self) -> jax.Array:
         # H(v) = H(|r|) + (n − 1) E log |r| + log Aₙ, with H(|r|) = ½ log(πe / 2) and E log |r| = −½ (γ + log 2)
         radius = 0.5 * math.log(math.pi * math.e / 2) - 0.5 * (self.loc.size - 1) * (_EULER + math.log(2))
-        return radius + self._log_area + self.log_scale.sum()
+        return radius + self._log_area + self._log_sizes
 
     @property
-    def _variance(self) -> jax.Array:
-        # Of a weight: E[r²] E[uᵢ²] = 1 / n for a uniform direction u.
-        return jnp.exp(2 * self.log_scale) / self.loc.size
+    def _log_sizes(self) -> jax.Array:
+        # Σ log(√n scale)
+        return self.log_scale.sum() + 0.5 * self.loc.size * math.log(self.loc.size)
 
     @property
     def _log_area(self) -> float:
@@ -105,12 +107,11 @@ class _Initialiser:
         return Radial(loc, jnp.broadcast_to(jnp.log(jnp.asarray(self.scale, jnp.float32)), loc.shape))
 
 
-def radial(scale: Any) -> Any:
+def radial(scale: Any = 0.05) -> Any:
     """Radial posterior around the network's weights (Farquhar, Osborne and Gal 2020).
 
     Args:
-        scale: the initial size of the noise along each weight; positive. The standard deviation of a weight of an array
-            of n is scale / √n, so that `scale` is also the typical length of the whole array's noise.
+        scale: the initial standard deviation of every weight; positive.
 
     Returns:
         an initialiser: from an array to a `Radial`.
@@ -123,10 +124,9 @@ def radial(scale: Any) -> Any:
 
     Example:
         >>> import jax, jax.numpy as jnp, bdl
-        >>> family = bdl.families.radial(scale=0.5)(jnp.zeros((300, 20)))
-        >>> draw = family.sample(jax.random.key(0))
-        >>> distance = jnp.linalg.norm(draw)  # 0.5 |r|
-        >>> bool(distance < 0.5 * 4.4)
+        >>> family = bdl.families.radial(scale=0.1)(jnp.zeros((300, 20)))
+        >>> draws = jax.vmap(family.sample)(jax.random.split(jax.random.key(0), 1_000))
+        >>> 0.08 < float(draws.std()) < 0.12
         True
     """
     if not isinstance(scale, jax.core.Tracer) and not 0 < float(scale) < math.inf:

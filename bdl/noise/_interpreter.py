@@ -7,7 +7,7 @@ whatever else meets a view gets the draw that the whole batch shares, and the re
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,12 @@ from jax import lax
 
 from bdl._equation import Literal, called_jaxpr, evaluate, open_jaxpr, scan_counts
 from bdl._hoist import hoisted_scan_body
+from bdl.families._local import unit_noise
 from bdl.networks._use import Use, matrix_use
 from bdl.noise import _linear as linear
 from bdl.noise._examples import LOST, Where, carry_places, slice_place, step
-from bdl.noise._view import Drawn, Joined, apply_view, draw, entry, fused, is_lazy, sources
+from bdl.noise._pending import Pending, added_once
+from bdl.noise._view import Drawn, Joined, Source, apply_view, draw, entry, fused, is_lazy, sources
 
 _ELEMENTWISE = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", "select_n", "add_any"}
 
@@ -51,13 +53,21 @@ def interpret(
     def read(v: Any) -> tuple[Any, Where]:
         return (v.val, None) if isinstance(v, Literal) else env[v]
 
+    added = added_once(jaxpr)
     for eqn in jaxpr.eqns:
         values, places = zip(*map(read, eqn.invars), strict=True) if eqn.invars else ((), ())
-        env.update(zip(eqn.outvars, _run(eqn, values, places, notes), strict=True))
+        found = _waiting(eqn, values, places, notes) if added.issuperset(eqn.outvars) else None
+        env.update(zip(eqn.outvars, found or _run(eqn, values, places, notes), strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
 def _run(eqn: Any, values: Sequence[Any], places: Sequence[Where], notes: Notes) -> list[tuple[Any, Where]]:
+    if any(isinstance(v, Pending) for v in values):
+        first, second = values if isinstance(values[0], Pending) else reversed(values)
+        merged = first.add(second)
+        if merged is not None:
+            return [(merged.astype(eqn.outvars[0].aval.dtype), step(eqn, places)[0])]
+        values = [v.draw() if isinstance(v, Pending) else v for v in values]
     lazy = [is_lazy(v) for v in values]
     if not any(lazy):
         return _plain(eqn, values, places)
@@ -70,7 +80,7 @@ def _run(eqn: Any, values: Sequence[Any], places: Sequence[Where], notes: Notes)
     view = apply_view(eqn, values) if not any(p for p in places) else None
     if view is not None:
         return [(view, None)]
-    found = _linear_operation(eqn, values, places, notes) or _elementwise(eqn, values, places, notes)
+    found = _local(eqn, values, places, notes) or _elementwise(eqn, values, places, notes)
     if found is None:
         reason = f"it enters `{name}`"
         found = _plain(eqn, [_share(v, reason, notes) for v in values], places)
@@ -91,7 +101,46 @@ def _share(value: Any, reason: str, notes: Notes) -> Any:
 # ---- linear operations -------------------------------------------------------------------------------------------
 
 
-def _linear_operation(eqn: Any, values: Any, places: Any, notes: Notes) -> list[tuple[Any, Where]] | None:
+def _local(eqn: Any, values: Any, places: Any, notes: Notes) -> list[tuple[Any, Where]] | None:
+    # The local rule of the family whose array meets activations.
+    found = _linear_operation(eqn, values, places, notes)
+    if not isinstance(found, _Operation):
+        return found
+    out = found.source.family.local(jax.random.clone(found.source.key), found.x, found.linear)
+    return [(found.onto.restore(out.astype(eqn.outvars[0].aval.dtype)), found.where)]
+
+
+def _waiting(eqn: Any, values: Any, places: Any, notes: Notes) -> list[tuple[Any, Where]] | None:
+    # A result whose noise waits for what is added to it.
+    if notes.recording or not any(map(is_lazy, values)) or any(isinstance(v, Joined | Pending) for v in values):
+        return None
+    found = _linear_operation(eqn, values, places, notes)
+    if not isinstance(found, _Operation) or not hasattr(found.source.family, "local_moments"):
+        return None
+    moments = found.source.family.local_moments(found.x, found.linear)
+    if moments is None:
+        return None
+    mean, variance = (found.onto.restore(m) for m in moments)
+    examples = found.x.shape[0]
+
+    def noise() -> jax.Array:
+        unit = unit_noise(jax.random.clone(found.source.key), found.linear, examples, found.source.shape)
+        return found.onto.restore(jnp.broadcast_to(unit, moments[0].shape))
+
+    return [(Pending(mean.astype(eqn.outvars[0].aval.dtype), variance, noise, found.onto.channels), found.where)]
+
+
+class _Operation(NamedTuple):
+    source: Source
+    linear: linear.Linear
+    x: jax.Array
+    onto: Any
+    where: Where
+
+
+def _linear_operation(
+    eqn: Any, values: Any, places: Any, notes: Notes
+) -> "_Operation | list[tuple[Any, Where]] | None":
     name = eqn.primitive.name
     if name == "dot_general" and is_lazy(values[0]) != is_lazy(values[1]):
         side = 0 if is_lazy(values[0]) else 1
@@ -124,9 +173,7 @@ def _linear_operation(eqn: Any, values: Any, places: Any, notes: Notes) -> list[
         found = linear.gather(eqn, x, where, weights, out_where, use) if linear.gather_use(eqn, weights) else None
     if found is None or not hasattr(weights.source.family, "local"):
         return None
-    operation, x3, restore = found
-    out = weights.source.family.local(jax.random.clone(weights.source.key), x3, operation)
-    return [(restore(out.astype(eqn.outvars[0].aval.dtype)), out_where)]
+    return _Operation(weights.source, *found, out_where)
 
 
 def _use_of(eqn: Any, drawn: Drawn, side: int) -> Use | None:
@@ -151,7 +198,7 @@ def _joined(eqn: Any, values: Any, places: Any, side: int, notes: Notes) -> list
         operands = list(values)
         operands[side] = dataclasses.replace(whole_kernel, source=source)
         inside = dataclasses.replace(notes, uses={**notes.uses, source.path: use})
-        return _linear_operation(eqn, operands, places, inside)
+        return _local(eqn, operands, places, inside)
     free = [a for a in range(len(weights.shape)) if a not in contract[side] and a not in batch[side]]
     rank = len(eqn.outvars[0].aval.shape)
     first = len(batch[0]) if side == 0 else rank - len(free)

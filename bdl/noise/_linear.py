@@ -110,7 +110,7 @@ def dot_use(eqn: Any, drawn: Drawn, side: int) -> Use:
 
 
 def dot(eqn: Any, x: Any, where: Examples, drawn: Drawn, side: int, out_where: Examples, use: Use) -> Any:
-    """The linear operation of a `dot_general`, its input in canonical form, the way back; None where it has none."""
+    """The linear operation of a `dot_general`, its input in canonical form, the layout of its result; or None."""
     contract, batch = eqn.params["dimension_numbers"]
     x_side = 1 - side
     if where.axis in batch[x_side]:
@@ -220,7 +220,7 @@ def gather(eqn: Any, ids: Any, where: Examples, drawn: Drawn, out_where: Example
         outputs,
         drawn.source.shape,
     )
-    return (linear, ones, onto.restore) if _agree(use, found) else None
+    return (linear, ones, onto) if _agree(use, found) else None
 
 
 def _linear(
@@ -239,7 +239,7 @@ def _linear(
         outputs,
         drawn.source.shape,
     )
-    return linear, x, onto.restore
+    return linear, x, onto
 
 
 def _agree(use: Use, here: Use) -> bool:
