@@ -7,11 +7,11 @@ network and keeps running moments; uncertainty splits them.
 
 from bdl import families, inference, likelihoods, networks, noise, objectives, posteriors, priors, testing
 from bdl._bind import bind
+from bdl._health import health
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
 from bdl.fit import Fitted, History, fit
 from bdl.function_draw import function_draw
-from bdl.health import health
 from bdl.kl import kl
 from bdl.log_predictive import log_predictive
 from bdl.model import Model

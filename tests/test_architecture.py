@@ -35,7 +35,7 @@ LAYERS = (
     {"log_predictive", "predict", "function_draw"},
     {"prior_predictive"},
     {"_training", "_trail", "_resume", "_watch", "fit"},
-    {"checkpoint", "export", "health", "plots", "prune", "summary", "testing"},
+    {"checkpoint", "export", "_health", "plots", "prune", "summary", "testing"},
 )
 
 
