@@ -73,9 +73,10 @@ def health(posterior: Any, model: Any = None) -> Health:
         >>> posterior = bdl.variational({"w": jnp.ones((3, 2))}, bdl.families.normal(scale=1e-6))
         >>> network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((3, 2))})
         >>> posterior, model = bdl.bind(posterior, bdl.Model(network, bdl.likelihoods.Normal()), jnp.ones((1, 3)))
-        >>> print(bdl.health(posterior, model))
-        path  verdict               relative spread  KL [nats a weight]
-        w     collapsed to a point  1e-06            13.9
+        >>> bdl.health(posterior, model).sick
+        ('w',)
+        >>> bdl.health(posterior, model).findings[0].verdict
+        'collapsed to a point'
     """
     if not hasattr(posterior, "leaves"):
         raise TypeError(f"health: expected a posterior of `bdl.variational`, got {type(posterior).__name__}.")
