@@ -16,13 +16,16 @@ from bdl.networks._use import Use
 class FullNormal(eqx.Module):
     """q(vec w) = Normal(loc, L Lᵀ), with a lower triangular L. Made by `full_normal`.
 
+    L is learned by its diagonal and by what stands below it over the diagonal of its row, so that a step of Adam is
+    small beside the scale of a weight however many others it correlates with.
+
     Local noise draws the whole array for each example: exact however the network uses it, in the memory of as many
     arrays as there are examples.
 
     Attributes:
         loc: the mean.
         log_diagonal: the logarithm of the diagonal of L, [n].
-        lower: L below its diagonal, [n, n]; the rest of this matrix is not used.
+        lower: Lᵢⱼ / Lᵢᵢ below the diagonal, [n, n]; the rest of this matrix is not used.
     """
 
     loc: jax.Array
@@ -34,7 +37,8 @@ class FullNormal(eqx.Module):
     @property
     def cholesky(self) -> jax.Array:
         """L, float32 [n, n], over the entries in row-major order."""
-        return jnp.tril(self.lower, -1) + jnp.diag(jnp.exp(self.log_diagonal))
+        # L = diag(exp(log_diagonal)) (I + lower)
+        return jnp.exp(self.log_diagonal)[:, None] * (jnp.tril(self.lower, -1) + jnp.eye(self.loc.size))
 
     @property
     def scale(self) -> jax.Array:

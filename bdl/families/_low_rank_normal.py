@@ -35,12 +35,13 @@ class LowRankNormal(eqx.Module):
     Attributes:
         loc: the mean.
         log_scale: the logarithm of the diagonal part's standard deviation.
-        factors: F, of the array's shape and a last axis of `rank`; float32.
+        relative_factors: G = F / scale, of the array's shape and a last axis of `rank`; float32. Learned in F's place,
+            so that a step of Adam is small beside the scale of a weight whatever the rank.
     """
 
     loc: jax.Array
     log_scale: jax.Array
-    factors: jax.Array
+    relative_factors: jax.Array
     use: Use | None = eqx.field(static=True, default=None)
     local_rule: ClassVar[str] = "local reparameterisation + low rank"
 
@@ -48,6 +49,11 @@ class LowRankNormal(eqx.Module):
     def scale(self) -> jax.Array:
         """The standard deviation of the diagonal part, float32."""
         return jnp.exp(self.log_scale)
+
+    @property
+    def factors(self) -> jax.Array:
+        """F, of the array's shape and a last axis of `rank`; float32."""
+        return self.scale[..., None] * self.relative_factors
 
     @property
     def mean(self) -> jax.Array:
@@ -107,14 +113,14 @@ class LowRankNormal(eqx.Module):
     @property
     def _whitened(self) -> jax.Array:
         # G = F / scale, [n, rank]
-        return (self.factors / self.scale[..., None]).reshape(-1, self.factors.shape[-1])
+        return self.relative_factors.reshape(-1, self.relative_factors.shape[-1])
 
     def _half_log_det(self, lengths: jax.Array, cholesky: jax.Array) -> jax.Array:
         # ½ log det Σ = Σ log scale + ½ log det(I + Gᵀ G), the matrix determinant lemma
         return self.log_scale.sum() + jnp.log(lengths).sum() + jnp.log(jnp.diagonal(cholesky)).sum()
 
     def _shared(self, key: jax.Array, examples: int) -> jax.Array:
-        return _random.normal(key, (examples, self.factors.shape[-1]))
+        return _random.normal(key, (examples, self.relative_factors.shape[-1]))
 
 
 def _capacitance(g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -140,8 +146,8 @@ class _Initialiser:
         scale = jnp.asarray(self.scale, jnp.float32)
         rank = min(self.rank, loc.size)
         key = jax.random.key(stable_hash(f"low_rank_normal {loc.shape} {rank}"))
-        factors = _START * scale / math.sqrt(rank) * _random.normal(key, (*loc.shape, rank))
-        return LowRankNormal(loc, jnp.broadcast_to(jnp.log(scale), loc.shape), factors)
+        relative_factors = _START / math.sqrt(rank) * _random.normal(key, (*loc.shape, rank))
+        return LowRankNormal(loc, jnp.broadcast_to(jnp.log(scale), loc.shape), relative_factors)
 
 
 def low_rank_normal(rank: int, scale: Any = 0.05) -> Any:
