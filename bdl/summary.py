@@ -100,7 +100,8 @@ def _noise(leaf: Any) -> str:
 def _detail(leaf: Any) -> str:
     if hasattr(leaf, "rate"):
         return f"rate {float(np.mean(leaf.rate)):.3g}"
-    spread = leaf.distribution.stddev if hasattr(leaf, "distribution") else getattr(leaf, "scale", None)
+    has_marginals = hasattr(leaf, "distribution")
+    spread = jnp.sqrt(leaf.distribution.variance) if has_marginals else getattr(leaf, "scale", None)
     if spread is not None:
         ratio = jnp.median(jnp.abs(leaf.mean.astype(jnp.float32)) / spread)
         return f"median |mean| / scale {float(ratio):.3g}"
