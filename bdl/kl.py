@@ -11,6 +11,7 @@ from bdl._keys import derive
 from bdl._learned import partition
 from bdl._paths import named_leaves
 from bdl.families._base import is_family, mean_of
+from bdl.families._members import kernel_kl
 
 
 def kl(key: Any, posterior: Any, prior: Any, *, num_samples: int = 1) -> jax.Array:
@@ -153,7 +154,7 @@ def refuse_unbounded(posterior: Any, prior: Any) -> None:
 
 def _closed(path: str, leaf: Any, distribution: Any) -> jax.Array | None:
     if not is_family(leaf):
-        return jnp.float32(0) if distribution is None else -_log_prob(distribution, leaf)
+        return jnp.float32(0) if distribution is None else kernel_kl(leaf, distribution)
     if distribution is None:
         return -_entropy(path, leaf)
     if hasattr(leaf, "kl") and (own := leaf.kl(distribution)) is not NotImplemented:

@@ -98,6 +98,8 @@ def _noise(leaf: Any) -> str:
 
 
 def _detail(leaf: Any) -> str:
+    if hasattr(leaf, "keep"):
+        return f"kept {100 * float(np.mean(leaf.keep)):.3g} %"
     if hasattr(leaf, "rate"):
         return f"rate {float(np.mean(leaf.rate)):.3g}"
     has_marginals = hasattr(leaf, "distribution")

@@ -63,7 +63,7 @@ def refusal(family, prior):
     without_density = family in (*MASKED, *ON_FACTORS, "point", "gaussian_dropout, per row")
     if without_density and prior in ("normal, learned", "hyper", "horseshoe"):
         return "without bound"
-    if family in MASKED and prior == "log_uniform":
+    if family in (*MASKED, *ON_FACTORS, "point") and prior == "log_uniform":
         return "infinite"
     return None
 

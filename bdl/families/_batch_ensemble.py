@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from bdl import _random
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
-from bdl.families._members import Chosen, draw_member, own_key, scaled
+from bdl.families._members import Chosen, draw_member, kernel_kl, own_key, scaled
 from bdl.networks._use import Use, matrix_use
 
 
@@ -76,8 +76,7 @@ class BatchEnsemble(eqx.Module):
 
     def kl(self, prior: Any) -> jax.Array:
         """−log p(kernel) − (1/K) Σₖ log Normal([rₖ, sₖ]; 1, prior_scale²), in nats: no density over w."""
-        w = self.kernel.astype(jnp.float32)
-        return -jnp.broadcast_to(prior.log_prob(w), w.shape).sum() - self.entropy()
+        return kernel_kl(self.kernel, prior) - self.entropy()
 
     def entropy(self) -> jax.Array:
         """What stands for an entropy, the factors' mean log-prior (1/K) Σₖ log Normal([rₖ, sₖ]; 1, prior_scale²)."""
@@ -114,8 +113,7 @@ class Copies(eqx.Module):
 
     def kl(self, prior: Any) -> jax.Array:
         """−(1/K) Σₖ log p(wₖ), in nats: the members are point masses."""
-        w = self.arrays.astype(jnp.float32)
-        return -jnp.broadcast_to(prior.log_prob(w), w.shape).sum() / self.members
+        return kernel_kl(self.arrays, prior) / self.members
 
     def entropy(self) -> jax.Array:
         """What stands for an entropy: 0, as for every point mass."""

@@ -11,7 +11,7 @@ import numpy as np
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
 from bdl.families._batch_ensemble import check_members
-from bdl.families._members import Chosen, draw_member, scaled
+from bdl.families._members import Chosen, draw_member, kernel_kl, scaled
 from bdl.networks._use import Use
 
 
@@ -63,8 +63,7 @@ class Masksembles(eqx.Module):
 
     def kl(self, prior: Any) -> jax.Array:
         """−log p(kernel) in nats: the kernel is a point mass, and the masks are not learned."""
-        w = self.kernel.astype(jnp.float32)
-        return -jnp.broadcast_to(prior.log_prob(w), w.shape).sum()
+        return kernel_kl(self.kernel, prior)
 
     def entropy(self) -> jax.Array:
         """What stands for an entropy: 0, as for every point mass."""

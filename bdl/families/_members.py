@@ -58,6 +58,21 @@ def scaled(kernel: jax.Array, rows: jax.Array, outputs: jax.Array | None, use: U
     return (kernel * factor).astype(kernel.dtype)
 
 
+def kernel_kl(kernel: jax.Array, prior: Any) -> jax.Array:
+    """−Σ log p(kernel) in nats: what a kernel that is a point mass contributes.
+
+    Raises:
+        ValueError: the prior is improper, and its density infinite at 0, where a point mass would run off to.
+    """
+    if getattr(prior, "improper", False):
+        raise ValueError(
+            f"the density of {type(prior).__name__} is infinite at 0, where a weight that is a point mass runs off to. "
+            "Give it a proper prior, such as priors.fan_in(), or none, by path; or a family with a density."
+        )
+    w = kernel.astype(jnp.float32)
+    return -jnp.broadcast_to(prior.log_prob(w), w.shape).sum()
+
+
 def draw_member(key: jax.Array, members: int, shape: tuple[int, ...] = ()) -> jax.Array:
     """Which of `members` members, uniformly: the same for every array of a network."""
     return jax.random.randint(derive(key, "member"), shape, 0, members)

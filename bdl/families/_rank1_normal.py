@@ -14,7 +14,7 @@ from bdl._keys import derive
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
 from bdl.families._batch_ensemble import check_members
-from bdl.families._members import Chosen, draw_member, own_key, scaled
+from bdl.families._members import Chosen, draw_member, kernel_kl, own_key, scaled
 from bdl.networks._use import Use
 
 
@@ -103,8 +103,7 @@ class Rank1Normal(eqx.Module):
 
         The factors' part is no less than the KL of the mixture of the K components.
         """
-        w = self.kernel.astype(jnp.float32)
-        return -jnp.broadcast_to(prior.log_prob(w), w.shape).sum() - self.entropy()
+        return kernel_kl(self.kernel, prior) - self.entropy()
 
     def entropy(self) -> jax.Array:
         """What stands for an entropy: minus the KL of the factors from their own prior, in nats."""

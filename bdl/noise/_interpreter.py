@@ -173,7 +173,8 @@ def _linear_operation(
         found = linear.gather(eqn, x, where, weights, out_where, use) if linear.gather_use(eqn, weights) else None
     if found is None or not hasattr(weights.source.family, "local"):
         return None
-    return _Operation(weights.source, *found, out_where)
+    operation, x3, onto = found
+    return _Operation(weights.source, operation, x3, onto, out_where)
 
 
 def _use_of(eqn: Any, drawn: Drawn, side: int) -> Use | None:
