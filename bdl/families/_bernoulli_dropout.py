@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from bdl import _random
-from bdl._learned import Learned, fixed_field
+from bdl._learned import fixed_field
 from bdl.families._base import use_of
 from bdl.families._quasi_kl import quasi_kl
-from bdl.families._rows import local_rows, scale_rows
+from bdl.families._rows import RowNoise, check_rate
 from bdl.networks._use import Use
 
 
-class BernoulliDropout(eqx.Module):
+class BernoulliDropout(RowNoise):
     """Rows of the array are dropped: all weights that leave one input unit. Made by `bernoulli_dropout`.
 
     q(row) = (1 − rate) δ(m / (1 − rate)) + rate δ(0), so that E[w] = m, the kernel.
@@ -31,25 +31,9 @@ class BernoulliDropout(eqx.Module):
         rate: the probability of dropping; fixed, not learned.
     """
 
-    kernel: jax.Array
     rate: jax.Array = fixed_field()
     use: Use | None = eqx.field(static=True, default=None)
     local_rule: ClassVar[str] = "input mask"
-
-    @property
-    def mean(self) -> jax.Array:
-        return self.kernel
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        use = use_of(self, self.kernel.shape)
-        return scale_rows(self.kernel, self._factors(key, use.row_shape(self.kernel.shape)), use)
-
-    def bind(self, use: Use) -> "BernoulliDropout":
-        return dataclasses.replace(self, use=use)
-
-    def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
-        factors = self._factors(key, (x.shape[0], *linear.use.row_shape(self.kernel.shape)))
-        return local_rows(self.kernel, factors, x, linear)
 
     def kl(self, prior: Any) -> jax.Array:
         """The quasi-KL to a prior that factorises over the weights (Hron, Matthews and Ghahramani 2018), in nats:
@@ -101,14 +85,5 @@ def bernoulli_dropout(rate: Any) -> Any:
         >>> sorted(set(family.sample(jax.random.key(0)).ravel().tolist()))
         [0.0, 2.0]
     """
-    if isinstance(rate, Learned):
-        raise ValueError(
-            "families.bernoulli_dropout: the objective has no gradient with respect to the rate of hard masks, so it "
-            "cannot be learned. Give a number; learning it needs relaxed masks, as in concrete_dropout (Gal, Hron and "
-            "Kendall 2017)."
-        )
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
-        raise ValueError(
-            f"families.bernoulli_dropout: expected rate, the probability of dropping, in [0, 1); got {float(rate)}."
-        )
+    check_rate("bernoulli_dropout", rate)
     return _Initialiser(rate)

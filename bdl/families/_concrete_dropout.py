@@ -12,11 +12,11 @@ from bdl import _random
 from bdl._learned import Learned, fixed_field
 from bdl.families._base import use_of
 from bdl.families._quasi_kl import mask_entropy, quasi_kl
-from bdl.families._rows import local_rows, scale_rows
+from bdl.families._rows import RowNoise
 from bdl.networks._use import Use
 
 
-class ConcreteDropout(eqx.Module):
+class ConcreteDropout(RowNoise):
     """Rows of the array are dropped with one learned rate. Made by `concrete_dropout`.
 
     The posterior is that of `BernoulliDropout`, and its draws have hard masks. Those of `relaxed()`, from which the
@@ -36,7 +36,6 @@ class ConcreteDropout(eqx.Module):
         hard: whether draws have hard masks.
     """
 
-    kernel: jax.Array
     logit_rate: jax.Array
     temperature: jax.Array = fixed_field()
     use: Use | None = eqx.field(static=True, default=None)
@@ -48,24 +47,9 @@ class ConcreteDropout(eqx.Module):
         """The probability of dropping, float32."""
         return jax.nn.sigmoid(self.logit_rate)
 
-    @property
-    def mean(self) -> jax.Array:
-        return self.kernel
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        use = use_of(self, self.kernel.shape)
-        return scale_rows(self.kernel, self._factors(key, use.row_shape(self.kernel.shape)), use)
-
-    def bind(self, use: Use) -> "ConcreteDropout":
-        return dataclasses.replace(self, use=use)
-
     def relaxed(self) -> "ConcreteDropout":
         """The family with the concrete relaxation, whose draws have gradients with respect to the rate."""
         return dataclasses.replace(self, hard=False)
-
-    def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
-        factors = self._factors(key, (x.shape[0], *linear.use.row_shape(self.kernel.shape)))
-        return local_rows(self.kernel, factors, x, linear)
 
     def kl(self, prior: Any) -> jax.Array:
         """The quasi-KL of hard masks, in nats, as that of `BernoulliDropout`, with a gradient for the rate.

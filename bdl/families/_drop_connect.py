@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from bdl import _random
-from bdl._learned import Learned, fixed_field
+from bdl._learned import fixed_field
 from bdl.families._local import reparameterised
 from bdl.families._quasi_kl import quasi_kl
+from bdl.families._rows import check_rate
 from bdl.networks._use import Use
 
 
@@ -107,13 +108,5 @@ def drop_connect(rate: Any) -> Any:
         >>> sorted(set(family.sample(jax.random.key(0)).ravel().tolist()))
         [0.0, 2.0]
     """
-    if isinstance(rate, Learned):
-        raise ValueError(
-            "families.drop_connect: the objective has no gradient with respect to the rate of hard masks, so it "
-            "cannot be learned. Give a number, or learn the rate of rows with families.concrete_dropout."
-        )
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
-        raise ValueError(
-            f"families.drop_connect: expected rate, the probability of dropping, in [0, 1); got {float(rate)}."
-        )
+    check_rate("drop_connect", rate)
     return _Initialiser(rate)

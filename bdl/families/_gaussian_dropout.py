@@ -18,14 +18,14 @@ from bdl.families._base import use_of
 from bdl.families._cross_entropy import normal_cross_entropy
 from bdl.families._local import reparameterised
 from bdl.families._normal import NormalFamily
-from bdl.families._rows import local_rows, scale_rows, sum_rows
+from bdl.families._rows import RowNoise, sum_rows
 from bdl.networks._use import Use
 
 # Added to m² under a logarithm, so that its gradient is finite at m = 0.
 _FLOOR = 1e-12
 
 
-class GaussianRowDropout(eqx.Module):
+class GaussianRowDropout(RowNoise):
     """Rows of the array are multiplied by Normal(1, alpha): all weights that leave one input unit, by one number.
 
     w_row = m_row (1 + √alpha ε_row). Made by `gaussian_dropout(noise="row")`.
@@ -44,7 +44,6 @@ class GaussianRowDropout(eqx.Module):
         log_alpha: the logarithm of the multipliers' variance; fixed, or `bdl.learned`.
     """
 
-    kernel: jax.Array
     log_alpha: jax.Array | Learned = fixed_field()
     use: Use | None = eqx.field(static=True, default=None)
     local_rule: ClassVar[str] = "input noise"
@@ -58,21 +57,6 @@ class GaussianRowDropout(eqx.Module):
     def rate(self) -> jax.Array:
         """Alpha / (1 + alpha), the rate of the Bernoulli dropout with the same variance."""
         return self.alpha / (1 + self.alpha)
-
-    @property
-    def mean(self) -> jax.Array:
-        return self.kernel
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        use = use_of(self, self.kernel.shape)
-        return scale_rows(self.kernel, self._factors(key, use.row_shape(self.kernel.shape)), use)
-
-    def bind(self, use: Use) -> "GaussianRowDropout":
-        return dataclasses.replace(self, use=use)
-
-    def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
-        factors = self._factors(key, (x.shape[0], *linear.use.row_shape(self.kernel.shape)))
-        return local_rows(self.kernel, factors, x, linear)
 
     def kl(self, prior: Any) -> Any:
         """The KL of the multipliers or the quasi-KL, in nats; `NotImplemented` where draws must tell it."""

@@ -1,24 +1,65 @@
 """Numbers for the rows of a weight array: all weights that leave one input unit."""
 
-from typing import Any
+import abc
+import dataclasses
+from typing import Any, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from bdl._learned import Learned
+from bdl.families._base import use_of
 from bdl.networks._use import Use
 
 
-def scale_rows(kernel: jax.Array, factors: jax.Array, use: Use) -> jax.Array:
-    """The array with its rows multiplied by `factors`, of `use.row_shape`."""
-    return kernel * use.expand(factors, kernel.shape).astype(kernel.dtype)
+class RowNoise(eqx.Module):
+    """A family whose draws multiply the rows of a kernel by random factors of mean 1, with a field `use`."""
+
+    kernel: jax.Array
+
+    @abc.abstractmethod
+    def _factors(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Factors of `shape`, one draw each."""
+
+    @property
+    def mean(self) -> jax.Array:
+        return self.kernel
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        use = use_of(self, self.kernel.shape)
+        factors = self._factors(key, use.row_shape(self.kernel.shape))
+        return self.kernel * use.expand(factors, self.kernel.shape).astype(self.kernel.dtype)
+
+    def bind(self, use: Use) -> Self:
+        replace: Any = dataclasses.replace
+        bound: Self = replace(self, use=use)
+        return bound
+
+    def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
+        """`linear(x, w)` where each example multiplies the rows by factors of its own."""
+        factors = self._factors(key, (x.shape[0], *linear.use.row_shape(self.kernel.shape))).astype(x.dtype)
+        if linear.transposed:
+            return linear(x, self.kernel) * linear.outputs(factors)
+        return linear(x * linear.inputs(factors), self.kernel)
 
 
-def local_rows(kernel: jax.Array, factors: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
-    """`linear(x, w)` where each example multiplies the rows of `kernel` by its own `factors`, [B, *use.row_shape]."""
-    factors = factors.astype(x.dtype)
-    if linear.transposed:
-        return linear(x, kernel) * linear.outputs(factors)
-    return linear(x * linear.inputs(factors), kernel)
+def check_rate(family: str, rate: Any) -> None:
+    """Whether a number can be the rate of hard masks.
+
+    Raises:
+        ValueError: it is outside [0, 1), or marked as learned.
+    """
+    if isinstance(rate, Learned):
+        raise ValueError(
+            f"families.{family}: the objective has no gradient with respect to the rate of hard masks, so it cannot be "
+            "learned. Give a number; learning it needs relaxed masks, as in concrete_dropout (Gal, Hron and Kendall "
+            "2017)."
+        )
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
+        raise ValueError(
+            f"families.{family}: expected rate, the probability of dropping, in [0, 1); got {float(rate)}."
+        )
 
 
 def sum_rows(array: jax.Array, use: Use) -> jax.Array:
