@@ -171,14 +171,17 @@ def test_a_convolution_and_a_scan_have_factors_along_their_own_axes():
     for name in ("masksembles", "rank1_normal, a mixture"):
         posterior, bound_model = bdl.bind(bdl.variational(net.params, INITIALISERS[name]), deep, x)
         draws = jax.jit(jax.vmap(lambda k, q=posterior, m=bound_model: m.apply(q.sample(k), x)[0]))(
-            jax.random.split(jax.random.clone(key), 600)
+            jax.random.split(jax.random.clone(key), 1500)
         )
         local = jax.jit(jax.vmap(lambda k, q=posterior, m=bound_model: draw_outputs(k, q, m, x, noise="local")[0]))(
-            jax.random.split(jax.random.key(5), 600)
+            jax.random.split(jax.random.key(5), 1500)
         )
-        error = 5 * np.sqrt((draws.var(0) + local.var(0)) / 600) + 1e-4
-        assert np.all(np.abs(draws.mean(0) - local.mean(0)) < error), name
-        np.testing.assert_allclose(draws.std(0).mean(), local.std(0).mean(), rtol=0.12, err_msg=name)
+        for what, first, second in (
+            ("mean", draws, local),
+            ("variance", (draws - draws.mean(0)) ** 2, (local - local.mean(0)) ** 2),
+        ):
+            error = 5 * np.sqrt((first.var(0) + second.var(0)) / 1500) + 1e-4
+            assert np.all(np.abs(first.mean(0) - second.mean(0)) < error), (name, what)
 
 
 @pytest.mark.parametrize("value", [-20.0, 20.0])
