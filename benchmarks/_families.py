@@ -25,7 +25,7 @@ CANDIDATES = {
     "concrete_dropout": Candidate(families.concrete_dropout(0.1), 1.15, 2.0),
     "gaussian_dropout, per row": Candidate(families.gaussian_dropout(0.1, noise="row"), 1.15, 2.0),
     "gaussian_dropout, per weight": Candidate(families.gaussian_dropout(0.1, noise="weight"), 2.3, 2.0),
-    "sparse_dropout": Candidate(families.sparse_dropout(), 2.3, 2.0, priors.log_uniform()),
+    "sparse_dropout": Candidate(families.sparse_dropout(), 2.3, 2.0, {"*/kernel": priors.log_uniform()}),
     "drop_connect": Candidate(families.drop_connect(0.1), 1.15, 2.0),
     "masksembles": Candidate(families.masksembles(members=4), 1.15, 2.0),
     "batch_ensemble": Candidate(families.batch_ensemble(members=4), 1.15, 2.0),

@@ -88,9 +88,25 @@ class _Layout:
 def _through(view: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], keep: Any) -> Any:
     # Numbers [B, *broadcastable] seen as the view sees the weights, of which `keep` takes one entry per channel.
     def per_example(numbers: jax.Array) -> jax.Array:
-        return keep(view(jnp.broadcast_to(numbers, shape))).reshape(1, -1)
+        order = _order(view, shape, keep, numbers.shape)
+        if order is None:
+            return keep(view(jnp.broadcast_to(numbers, shape))).reshape(1, -1)
+        whole = len(order) == numbers.size and np.array_equal(order, np.arange(numbers.size))
+        return (numbers.reshape(-1) if whole else numbers.reshape(-1)[order]).reshape(1, -1)
 
     return jax.vmap(per_example)
+
+
+def _order(view: Any, shape: tuple[int, ...], keep: Any, numbers: tuple[int, ...]) -> np.ndarray | None:
+    # Which of the numbers are picked. Their gradient then never has the shape of the weights for each example, as that
+    # of a slice of what was repeated would.
+    try:
+        with jax.ensure_compile_time_eval():
+            index = jnp.arange(math.prod(numbers)).reshape(numbers)
+            picked = np.asarray(keep(view(jnp.broadcast_to(index, shape)))).reshape(-1)
+    except jax.errors.JAXTypeError:  # the view depends on a loop's index
+        return None
+    return picked if np.issubdtype(picked.dtype, np.integer) else None  # a cast may have rounded
 
 
 def dot_use(eqn: Any, drawn: Drawn, side: int) -> Use:
