@@ -48,7 +48,7 @@ def is_enumerated(posterior: Any, model: Model) -> bool:
     """Whether the posterior has finitely many members, of which each is used once; point masses are one."""
     if not hasattr(posterior, "families") or model.network.stochastic or has_hypers(model.likelihood):
         return False
-    return not (posterior.member(jnp.int32(0)) if posterior.members > 1 else posterior).families
+    return all(getattr(family, "is_finite", False) for family in posterior.families.values())
 
 
 def check_counts(verb: str, posterior: Any, model: Model, num_samples: int | None, chunk_size: int | None) -> int:

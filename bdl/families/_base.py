@@ -27,7 +27,8 @@ class Family(Protocol):
     * `relaxed() -> Family`, whose draws have gradients with respect to all that is learned; objectives draw from it,
       predictions never do;
     * `members` and `member(index)`, where the array is one of K that belong to K networks: a draw of the network takes
-      the same member everywhere. A member is an array or a family; for `index` [B] a family of one for each example;
+      the same member everywhere. A member is an array or a family; for `index` [B] a family of one for each example.
+      `is_finite` says that members are arrays, of which predictions take each once;
     * `view(function) -> Family`, the family of a structural function of the array, where the members above commute with
       it: kernels that a network concatenates are then one product;
     * `bind(use) -> Family`, told how the network uses the array; see `bdl.networks.Use`. Where that makes learned

@@ -36,6 +36,7 @@ class BatchEnsemble(eqx.Module):
     use: Use | None = eqx.field(static=True, default=None)
 
     local_rule: ClassVar[str] = "rank-1 factors"
+    is_finite: ClassVar[bool] = True
 
     @property
     def members(self) -> int:
@@ -94,6 +95,7 @@ class Copies(eqx.Module):
     arrays: jax.Array
 
     local_rule: ClassVar[str] = "one member for each example"
+    is_finite: ClassVar[bool] = True
 
     @property
     def members(self) -> int:

@@ -30,6 +30,7 @@ class Masksembles(eqx.Module):
     use: Use | None = eqx.field(static=True, default=None)
 
     local_rule: ClassVar[str] = "input mask"
+    is_finite: ClassVar[bool] = True
 
     @property
     def members(self) -> int:
