@@ -15,6 +15,9 @@ from bdl.families._quasi_kl import mask_entropy, quasi_kl
 from bdl.families._rows import RowNoise
 from bdl.networks._use import Use
 
+# A logit of the rate beyond which 1 / (1 − rate) grows no more, lest it overflow; there all rows are dropped.
+_LIMIT = 60.0
+
 
 class ConcreteDropout(RowNoise):
     """Rows of the array are dropped with one learned rate. Made by `concrete_dropout`.
@@ -68,14 +71,12 @@ class ConcreteDropout(RowNoise):
         if self.hard:
             kept, keep_probability = _random.bernoulli(key, self.rate, shape)
             return jnp.where(kept, 1 / keep_probability, 0.0)
-        # z / (1 − rate) as a difference of logarithms, so that nothing overflows where the rate is 0 or 1.
-        drop = (self.logit_rate + _logistic(key, shape)) / self.temperature
-        return jnp.exp(jax.nn.log_sigmoid(-drop) - jax.nn.log_sigmoid(-self.logit_rate))
+        z = jax.nn.sigmoid(-(self.logit_rate + _logit(_random.uniform(key, shape))) / self.temperature)
+        return z * (1 + jnp.exp(jnp.minimum(self.logit_rate, _LIMIT)))  # z / (1 − rate)
 
 
-def _logistic(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    u = _random.uniform(key, shape)
-    return jnp.log(u) - jnp.log1p(-u)
+def _logit(u: jax.Array) -> jax.Array:
+    return jnp.log(u / (1 - u))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from typing import Any, Self
 
 import equinox as eqx
@@ -22,6 +23,10 @@ class RowNoise(eqx.Module):
     def _factors(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Factors of `shape`, one draw each."""
 
+    def _each_factors(self, key: jax.Array, examples: int, shape: tuple[int, ...]) -> jax.Array:
+        # [examples, *shape]. They are drawn flat, since XLA's loops over a last axis of 1 are slow on a CPU.
+        return self._factors(key, (examples, math.prod(shape))).reshape(examples, *shape)
+
     @property
     def mean(self) -> jax.Array:
         return self.kernel
@@ -38,7 +43,7 @@ class RowNoise(eqx.Module):
 
     def local(self, key: jax.Array, x: jax.Array, linear: Any) -> jax.Array:
         """`linear(x, w)` where each example multiplies the rows by factors of its own."""
-        factors = self._factors(key, (x.shape[0], *linear.use.row_shape(self.kernel.shape))).astype(x.dtype)
+        factors = self._each_factors(key, x.shape[0], linear.use.row_shape(self.kernel.shape)).astype(x.dtype)
         if linear.transposed:
             return linear(x, self.kernel) * linear.outputs(factors)
         return linear(x * linear.inputs(factors), self.kernel)
