@@ -14,12 +14,13 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def check_data(x: Any, y: Any = None) -> None:
+def check_data(x: Any, y: Any = None, *, finite_targets: bool = True) -> None:
     """Whether inputs, and targets where given, are finite, equally long and not empty.
 
     Args:
         x: an array, or nested dicts of arrays, examples along axis 0.
         y: the targets, likewise.
+        finite_targets: whether targets are to be finite; not where a likelihood says what they may be.
 
     Raises:
         ValueError: they are not; the message names the row and the column.
@@ -41,7 +42,7 @@ def check_data(x: Any, y: Any = None) -> None:
         )
     if 0 in lengths.values():
         raise ValueError(f"the data set is empty: {', '.join(lengths)} of 0 rows. Pass at least one example.")
-    for name, array in arrays.items():
+    for name, array in arrays.items() if finite_targets else _arrays("x", x).items():
         check_finite(name, array)
 
 

@@ -239,7 +239,7 @@ def _check_pair(key: jax.Array, posterior: Any, model: Any, pair: Any) -> None:
     if not _is_pair(pair):
         raise TypeError(f"expected `validation` as a tuple (x, y), got {type(pair).__name__}.")
     x, y = pair
-    check_data(x, y)
+    check_data(x, y, finite_targets=False)
     outputs = jax.eval_shape(_outputs, derive(key, "check"), posterior, model, x)
     model.check_targets(outputs, y)
 

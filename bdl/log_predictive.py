@@ -57,10 +57,18 @@ def log_predictive(
     key = check_key(key)
     num_samples = check_counts("log_predictive", posterior, model, num_samples, chunk_size)
     if check and not is_traced((key, posterior, model, data)):
-        check_data(*data)
+        x, y = data
+        check_data(x, y, finite_targets=False)
+        model.check_targets(jax.eval_shape(_outputs, key, posterior, model, x), y)
     x, y = jax.tree.map(jnp.asarray, data)
     chunk = min(chunk_size or default_chunk(x), num_samples)
     return _log_predictive(key, posterior, model, x, y, num_samples, chunk)
+
+
+@jax.jit
+def _outputs(key: Any, posterior: Any, model: Model, x: Any) -> Any:
+    posterior, model = bind(posterior, model, x)
+    return draw(key, posterior, model, x, "shared", 0)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("num_samples", "chunk"))

@@ -6,13 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro.distributions import Distribution
 
-from bdl._data_checks import check_finite, place
 from bdl._keys import derive
 from bdl._paths import stable_hash
 from bdl._weights import Weights, weights_of
+from bdl.likelihoods import _base as likelihoods
 from bdl.likelihoods._base import Likelihood, as_likelihood, call
 from bdl.networks._base import Network
 from bdl.priors import Prior, as_prior
@@ -83,17 +82,24 @@ class Model(eqx.Module):
         """
         return call(self.likelihood, jax.tree.map(_float32, outputs), key)
 
-    def log_likelihood(self, key: Any, outputs: Any, y: Any) -> jax.Array:
+    def log_likelihood(self, key: Any, outputs: Any, y: Any, *, training: bool = False) -> jax.Array:
         """The log-likelihood log p(yₙ | outputsₙ) in nats, [N]: summed over all axes of an example, in float32.
+
+        Args:
+            key: as in `distribution`.
+            outputs: the network's, examples along axis 0.
+            y: the targets: an array, or what else the likelihood takes (a pair with a mask, say).
+            training: whether to apply the weights of a likelihood that is trained with some (`class_weighted`, β-NLL).
 
         Raises:
             ValueError: the targets' shape is not that of the likelihood's distribution.
             TypeError: the distribution is over integers and the targets are not.
         """
         distribution = self.distribution(key, outputs)
-        y = jnp.asarray(y)
-        _check_shape(distribution, y)
-        log_prob = distribution.log_prob(_float32(y))
+        y = jax.tree.map(lambda a: _float32(jnp.asarray(a)), y)
+        log_prob = likelihoods.log_prob(self.likelihood, distribution, y)
+        if training:
+            log_prob = log_prob * likelihoods.training_weight(self.likelihood, distribution, y)
         return log_prob.sum(axis=tuple(range(1, log_prob.ndim)))
 
     def log_prior(self, params: Any) -> jax.Array:
@@ -137,38 +143,13 @@ class Model(eqx.Module):
             ...
             ValueError: the targets are 2 at row 2, outside of [0, 1], the values this likelihood can take.
         """
-        zeros = jax.tree.map(lambda o: jnp.zeros(o.shape, o.dtype), outputs)
+        # One example tells the support of all: a data set of images, times noise samples, would not fit into memory.
+        rows = jax.tree.leaves(outputs)[0].shape[0]
+        zeros = jax.tree.map(lambda o: jnp.zeros((1, *o.shape[1:]), o.dtype), outputs)
         distribution = self.distribution(jax.random.key(stable_hash("check_targets")), zeros)
-        y = np.asarray(y)
-        _check_shape(distribution, y)
-        check_finite("the targets", y)
-        inside = np.asarray(distribution.support(y))
-        if not inside.all():
-            index = tuple(np.argwhere(~inside)[0])
-            raise ValueError(
-                f"the targets are {y[index]} at {place(index)}, outside of {_range(distribution.support)}, the values "
-                "this likelihood can take."
-            )
+        distribution._batch_shape = (rows, *distribution.batch_shape[1:])
+        likelihoods.check_targets(self.likelihood, distribution, y)
 
 
 def _float32(array: Any) -> jax.Array:
     return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-
-def _range(support: Any) -> str:
-    if hasattr(support, "lower_bound") and hasattr(support, "upper_bound"):
-        return f"[{np.min(support.lower_bound)}, {np.max(support.upper_bound)}]"
-    return str(support)
-
-
-def _check_shape(distribution: Distribution, y: Any) -> None:
-    expected = tuple(distribution.batch_shape) + tuple(distribution.event_shape)
-    if y.shape != expected:
-        edit, all_axes = "", ", ".join(":" * min(y.ndim, len(expected)))
-        if (*y.shape, 1) == expected:
-            edit = f" Pass y[{all_axes}, None], or let the network return outputs[{all_axes}, 0]."
-        elif y.shape == (*expected, 1):
-            edit = f" Pass y[{all_axes}, 0]."
-        raise ValueError(f"the targets have shape {y.shape}, but the likelihood of the outputs has {expected}.{edit}")
-    if distribution.is_discrete and not (jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool):
-        raise TypeError(f"this likelihood is over integers, but the targets are {y.dtype}. Pass y.astype(int).")

@@ -13,9 +13,8 @@ from bdl._data_checks import check_data, is_traced
 from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, once_outside, refuse_still
 from bdl._keys import check_key, derive
 from bdl._mixture import quantiles as mixture_quantiles
-from bdl._moments import Moments
 from bdl.model import Model
-from bdl.uncertainty import ClassPrediction, Prediction, is_classification, split, statistics
+from bdl.uncertainty import ClassMoments, ClassPrediction, Prediction, no_draws, statistics
 
 # Draws before `tolerance` may stop: fewer do not tell their own error.
 _MINIMUM = 64
@@ -57,15 +56,16 @@ def predict(
         quantiles: probabilities of which the predictive quantiles are returned, for regression. They keep the outputs
             of all draws: [S, N, ...] float32.
         return_draws: return the network's outputs for all draws, [S, N, ...].
-        check: whether inputs are checked for NaN, and a posterior that does not move the outputs is an error. Under
-            `jit` and `vmap` there are no checks.
+        check: whether inputs and outputs are checked for NaN, and a posterior that does not move the outputs is an
+            error. Under `jit` and `vmap` there are no checks.
 
     Returns:
         a `bdl.Prediction`, or a `bdl.ClassPrediction` where the likelihood is over classes.
 
     Raises:
         ValueError: bad counts, quantiles or inputs; or the outputs are the same for all draws although the weights
-            differ, or no family can move.
+            differ, or no family can move; or the
+            outputs are not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, bdl
@@ -87,7 +87,13 @@ def predict(
     x = jax.tree.map(jnp.asarray, x)
     chunk = min(chunk_size or default_chunk(x), num_samples)
     keep = return_draws or levels is not None
-    prediction, draws, moved = _predict(key, posterior, model, x, num_samples, chunk, noise, tolerance, keep)
+    prediction, draws, moved, finite = _predict(key, posterior, model, x, num_samples, chunk, noise, tolerance, keep)
+    if check and not finite:
+        raise ValueError(
+            "predict: the network's outputs (means, logits, log variances) are not all finite for these weights and "
+            "inputs. Standardise the inputs, and look at the history of the fit for the step at which it diverged; "
+            "check=False returns what there is."
+        )
     if check and num_samples > 1 and not moved:
         refuse_still(key, posterior, model, x)
     if levels is not None:
@@ -101,53 +107,53 @@ def predict(
 @functools.partial(jax.jit, static_argnames=("num_samples", "chunk", "noise", "keep"))
 def _predict(
     key: Any, posterior: Any, model: Model, x: Any, num_samples: int, chunk: int, noise: str, tolerance: Any, keep: bool
-) -> tuple[Any, Any, jax.Array]:
+) -> tuple[Any, Any, jax.Array, jax.Array]:
     posterior, model = bind(posterior, model, x)
     one = functools.partial(_one, key, posterior, model, x, noise)
-    outputs, location, spread = jax.eval_shape(one, 0)
-    classes = is_classification(jax.eval_shape(model.distribution, key, outputs))
+    outputs, found = jax.eval_shape(one, 0)
 
     def chunk_of_draws(carry: Any, _: Any) -> tuple[Any, Any]:
-        start, location, spread, first, moved = carry
+        start, moments, first, moved, finite = carry
         index = start + jnp.arange(chunk)
-        outputs, *found = each(one, index)
+        outputs, found = each(one, index)
         valid = index < num_samples
         first = jax.tree.map(lambda a, b: jnp.where(start == 0, b[0], a), first, outputs)
         differ = jax.tree.map(lambda a, b: jnp.any((a != b).reshape(chunk, -1).any(1) & valid), first, outputs)
         moved = moved | jnp.stack(jax.tree.leaves(differ)).any()
-        location, spread = (m.merge(Moments.of(v, valid)) for m, v in zip((location, spread), found, strict=True))
-        return (start + chunk, location, spread, first, moved), outputs if keep else None
+        finite = finite & jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(outputs)]).all()
+        return (start + chunk, moments.add(found, valid), first, moved, finite), outputs if keep else None
 
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
     # The draws are counted in the carry: an array of their indices would grow with them.
-    carry = (jnp.zeros((), jnp.int32), Moments.empty(location), Moments.empty(spread), zeros, jnp.zeros((), bool))
+    carry = (jnp.zeros((), jnp.int32), no_draws(found), zeros, jnp.zeros((), bool), jnp.ones((), bool))
     add = once_outside(chunk_of_draws, carry)
     if tolerance is None:
         carry, draws = jax.lax.scan(add, carry, length=-(-num_samples // chunk))
     else:
-        carry, draws = _until(add, carry, num_samples, tolerance, classes), None
-    _, location, spread, _, moved = carry
+        carry, draws = _until(add, carry, num_samples, tolerance), None
+    _, moments, _, moved, finite = carry
     draws = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_samples], draws)
-    return split(location, spread, classes=classes, enumerated=is_enumerated(posterior, model)), draws, moved
+    return moments.split(enumerated=is_enumerated(posterior, model)), draws, moved, finite
 
 
-def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, jax.Array, jax.Array]:
+def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, Any]:
     outputs, draw_key, model = draw(key, posterior, model, x, noise, index)
     distribution = model.distribution(derive(draw_key, "likelihood"), outputs)
-    return outputs, *statistics(distribution)
+    return outputs, statistics(distribution)
 
 
-def _until(add: Any, carry: Any, num_samples: int, tolerance: Any, classes: bool) -> Any:
+def _until(add: Any, carry: Any, num_samples: int, tolerance: Any) -> Any:
     # Chunks of draws until the Monte Carlo error is small.
     def go_on(carry: Any) -> jax.Array:
-        start, location, spread, *_ = carry
-        return (start < num_samples) & ((location.count < _MINIMUM) | (_error(location, spread, classes) > tolerance))
+        start, moments, *_ = carry
+        return (start < num_samples) & ((moments.location.count < _MINIMUM) | (_error(moments) > tolerance))
 
     return jax.lax.while_loop(go_on, lambda carry: add(carry, None)[0], carry)
 
 
-def _error(location: Moments, spread: Moments, classes: bool) -> jax.Array:
-    if classes:
+def _error(moments: Any) -> jax.Array:
+    location, spread = moments.location, moments.spread
+    if isinstance(moments, ClassMoments):
         return jnp.maximum(location.standard_error.max(), spread.standard_error.max())
     epistemic = location.variance()
     variance = spread.mean + epistemic

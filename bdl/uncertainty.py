@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
-from numpyro.distributions import CategoricalLogits, CategoricalProbs, Distribution
+from numpyro import distributions as dist
 
 from bdl._moments import Moments
 
@@ -14,7 +14,9 @@ from bdl._moments import Moments
 class Prediction(eqx.Module):
     """The prediction of a regression, in the targets' unit (variances in its square), of the targets' shape [N, ...].
 
-    The law of total variance splits the predictive variance: variance = aleatoric + epistemic.
+    The law of total variance splits the predictive variance: variance = aleatoric + epistemic. Of counts the unit is
+    one. A Student-t likelihood with 1 < df ≤ 2 has no variance: `variance` and `aleatoric` are ∞, `epistemic` is
+    finite, quantiles exist. With df ≤ 1 there is no mean either: all of them are NaN, and quantiles exist.
 
     Attributes:
         mean: E[y].
@@ -25,6 +27,10 @@ class Prediction(eqx.Module):
         num_samples: the number of draws, S.
         quantiles: [Q, N, ...], of the predictive mixture, where asked for.
         draws: the network's outputs for each draw, [S, N, ...], where asked for.
+        covariance: Cov(y) of K targets, [N, ..., K, K], for a likelihood that is joint over them, such as
+            `MultivariateNormal`; else None. covariance = aleatoric_covariance + epistemic_covariance.
+        aleatoric_covariance: E[Cov(y | w)], likewise.
+        epistemic_covariance: Cov(E[y | w]), likewise.
 
     Reference:
         Kendall and Gal (2017), What uncertainties do we need in Bayesian deep learning for computer vision?
@@ -39,10 +45,16 @@ class Prediction(eqx.Module):
     num_samples: jax.Array
     quantiles: jax.Array | None = None
     draws: Any = None
+    covariance: jax.Array | None = None
+    aleatoric_covariance: jax.Array | None = None
+    epistemic_covariance: jax.Array | None = None
 
 
 class ClassPrediction(eqx.Module):
     """The prediction of a classification, in nats: entropy = aleatoric + epistemic.
+
+    Of labels that are 0 or 1 each (`Bernoulli`), `probs` is the probability of 1, everything has the targets' shape
+    [N, ...], and each label is split by itself.
 
     Attributes:
         probs: E[p(y | w)], [N, ..., K].
@@ -52,10 +64,18 @@ class ClassPrediction(eqx.Module):
         standard_error: the Monte Carlo standard error of `probs`.
         num_samples: the number of draws, S.
         draws: the network's outputs for each draw, [S, N, ...], where asked for.
+        variation_ratio: 1 − the share of draws whose most probable class is the one that most draws vote for, [N, ...].
+        aleatoric_variance: E[p (1 − p)] for each class, [N, ..., K].
+        epistemic_variance: Var(p) over the draws, with 1 / S, so that for p̄ = `probs` they add up to p̄ (1 − p̄), the
+            variance of the class's indicator.
+        logit_variance: the variance over the draws of each logit, of the network's without noise where the likelihood
+            adds noise; of log-probabilities where it has no logits. Softmax does not see a shift of all logits, which
+            this contains.
 
     Reference:
         Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning,
-        https://arxiv.org/abs/1710.07283
+        https://arxiv.org/abs/1710.07283; Kwon et al. (2020), Uncertainty quantification using Bayesian neural networks
+        in classification, https://doi.org/10.1016/j.csda.2019.106816; Gal (2016), Uncertainty in deep learning
     """
 
     probs: jax.Array
@@ -65,35 +85,161 @@ class ClassPrediction(eqx.Module):
     standard_error: jax.Array
     num_samples: jax.Array
     draws: Any = None
+    variation_ratio: jax.Array | None = None
+    aleatoric_variance: jax.Array | None = None
+    epistemic_variance: jax.Array | None = None
+    logit_variance: jax.Array | None = None
 
 
-def is_classification(distribution: Distribution) -> bool:
-    """Whether a likelihood's distribution is over classes."""
-    return isinstance(distribution, CategoricalLogits | CategoricalProbs)
+class Values(eqx.Module):
+    """What the split needs of one draw of a regression: E[y | w], Var(y | w), and Cov(y | w) of joint targets."""
+
+    mean: jax.Array
+    variance: jax.Array
+    covariance: jax.Array | None
 
 
-def statistics(distribution: Distribution) -> tuple[jax.Array, jax.Array]:
-    """What the split needs of one draw: (E[y | w], Var(y | w)), or (p(y | w), H(p(y | w))) of classes."""
-    if is_classification(distribution):
-        return distribution.probs, entr(distribution.probs).sum(-1)
-    return distribution.mean, distribution.variance
+class Classes(eqx.Module):
+    """What the split needs of one draw of a classification: p(y | w) and the logits.
 
-
-def split(location: Moments, spread: Moments, *, classes: bool, enumerated: bool) -> Prediction | ClassPrediction:
-    """The split, from the moments over draws of the two `statistics`.
-
-    Args:
-        location: of E[y | w], or of p(y | w).
-        spread: of Var(y | w), or of H(p(y | w)).
-        classes: whether the likelihood is over classes.
-        enumerated: whether the draws are all members of a finite posterior, so that `epistemic` divides by S and not
-            by S − 1, and there is no Monte Carlo error.
+    `binary` where each element is a label by itself and `probs` the probability of 1.
     """
-    count = location.count.astype(jnp.int32)
-    error = jnp.zeros_like(location.mean) if enumerated else location.standard_error
-    if classes:
-        entropy = entr(location.mean).sum(-1)
-        information = jnp.maximum(entropy - spread.mean, 0)
-        return ClassPrediction(location.mean, entropy, entropy - information, information, error, count)
-    epistemic = location.variance(ddof=0 if enumerated else 1)
-    return Prediction(location.mean, spread.mean + epistemic, spread.mean, epistemic, error, count)
+
+    probs: jax.Array
+    logits: jax.Array
+    binary: bool = eqx.field(static=True)
+
+
+def statistics(distribution: dist.Distribution) -> Values | Classes:
+    """What the split needs of one draw, from the distribution over targets."""
+    while isinstance(distribution, dist.Independent):
+        distribution = distribution.base_dist
+    if isinstance(distribution, dist.BernoulliLogits | dist.BernoulliProbs):
+        return Classes(distribution.probs, distribution.logits, True)
+    if isinstance(distribution, dist.CategoricalLogits | dist.CategoricalProbs):
+        logits = getattr(distribution, "mean_logits", None)
+        return Classes(distribution.probs, distribution.logits if logits is None else logits, False)
+    covariance = getattr(distribution, "covariance_matrix", None) if distribution.event_dim == 1 else None
+    shape = distribution.batch_shape + distribution.event_shape
+    mean, variance = (jnp.broadcast_to(a, shape) for a in (distribution.mean, distribution.variance))
+    if covariance is not None:
+        covariance = jnp.broadcast_to(covariance, (*shape, shape[-1]))
+    # A Student-t's mean of ∞ says that there is none.
+    return Values(jnp.where(jnp.isinf(mean), jnp.nan, mean), variance, covariance)
+
+
+class ValueMoments(eqx.Module):
+    """Running moments over the draws of a regression. Infinite variances are counted apart: ∞ − ∞ is no deviation."""
+
+    location: Moments
+    spread: Moments
+    infinite: jax.Array
+    covariance: Any  # Moments, or None
+
+    @classmethod
+    def empty(cls, like: Values) -> "ValueMoments":
+        """No draws."""
+        joint = like.covariance is not None
+        infinite = jnp.zeros(like.variance.shape, bool)
+        covariance = Moments.empty(like.covariance) if joint else None
+        return cls(Moments.empty(like.mean, joint=joint), Moments.empty(like.variance), infinite, covariance)
+
+    def add(self, draws: Values, valid: jax.Array) -> "ValueMoments":
+        """With the draws along axis 0 that are `valid` [S]."""
+        joint = draws.covariance is not None
+        infinite = jnp.isinf(draws.variance)
+        spread = Moments.of(jnp.where(infinite, 0.0, draws.variance), valid)
+        of_valid = (infinite & valid.reshape(-1, *[1] * (infinite.ndim - 1))).any(0)
+        return ValueMoments(
+            self.location.merge(Moments.of(draws.mean, valid, joint=joint)),
+            self.spread.merge(spread),
+            self.infinite | of_valid,
+            None if draws.covariance is None else self.covariance.merge(Moments.of(draws.covariance, valid)),
+        )
+
+    def split(self, *, enumerated: bool) -> Prediction:
+        """The prediction."""
+        ddof, count = 0 if enumerated else 1, self.location.count.astype(jnp.int32)
+        error = jnp.zeros_like(self.location.mean) if enumerated else self.location.standard_error
+        aleatoric, epistemic = jnp.where(self.infinite, jnp.inf, self.spread.mean), self.location.variance(ddof)
+        own = None if self.covariance is None else self.covariance.mean
+        between = self.location.covariance(ddof)
+        return Prediction(
+            mean=self.location.mean,
+            variance=aleatoric + epistemic,
+            aleatoric=aleatoric,
+            epistemic=epistemic,
+            standard_error=error,
+            num_samples=count,
+            covariance=None if own is None else own + between,
+            aleatoric_covariance=own,
+            epistemic_covariance=between,
+        )
+
+
+class ClassMoments(eqx.Module):
+    """Running moments over the draws of a classification: of probabilities, entropies and logits, and votes."""
+
+    location: Moments
+    spread: Moments
+    logits: Moments
+    votes: jax.Array
+    binary: bool = eqx.field(static=True)
+
+    @classmethod
+    def empty(cls, like: Classes) -> "ClassMoments":
+        """No draws."""
+        shape = like.probs.shape
+        entropy = jax.ShapeDtypeStruct(shape if like.binary else shape[:-1], jnp.float32)
+        probs, spread, logits = (Moments.empty(a) for a in (like.probs, entropy, like.logits))
+        return cls(probs, spread, logits, jnp.zeros(shape, jnp.int32), like.binary)
+
+    def add(self, draws: Classes, valid: jax.Array) -> "ClassMoments":
+        """With the draws along axis 0 that are `valid` [S]."""
+        probs = draws.probs
+        classes = jnp.arange(probs.shape[-1])
+        voted = probs > 0.5 if self.binary else jnp.argmax(probs, -1)[..., None] == classes
+        voted = voted & valid.reshape(-1, *[1] * (probs.ndim - 1))
+        return ClassMoments(
+            self.location.merge(Moments.of(probs, valid)),
+            self.spread.merge(Moments.of(entropy(probs, self.binary), valid)),
+            self.logits.merge(Moments.of(draws.logits, valid)),
+            self.votes + voted.sum(0, dtype=jnp.int32),
+            self.binary,
+        )
+
+    def split(self, *, enumerated: bool) -> ClassPrediction:
+        """The prediction."""
+        count, ddof = self.location.count, 0 if enumerated else 1
+        probs, error = self.location.mean, self.location.standard_error
+        total = entropy(probs, self.binary)
+        information = jnp.maximum(total - self.spread.mean, 0)
+        share = self.votes / jnp.maximum(count, 1)
+        modal = jnp.maximum(share, 1 - share) if self.binary else share.max(-1)
+        between = self.location.variance(ddof=0)
+        return ClassPrediction(
+            probs=probs,
+            entropy=total,
+            aleatoric=total - information,
+            epistemic=information,
+            standard_error=jnp.zeros_like(error) if enumerated else error,
+            num_samples=count.astype(jnp.int32),
+            variation_ratio=1 - modal,
+            aleatoric_variance=jnp.maximum(probs * (1 - probs) - between, 0),
+            epistemic_variance=between,
+            logit_variance=self.logits.variance(ddof),
+        )
+
+
+def entropy(probs: jax.Array, binary: bool) -> jax.Array:
+    """In nats: of each label where `binary`, else along the last axis."""
+    return entr(probs) + entr(1 - probs) if binary else entr(probs).sum(-1)
+
+
+def no_draws(like: Values | Classes) -> ValueMoments | ClassMoments:
+    """The moments of no draws of statistics of these shapes, to which draws are added and which is then split.
+
+    `split(enumerated=True)` is for draws that are all members of a finite posterior: `epistemic` then divides by S and
+    not by S − 1, and there is no Monte Carlo error.
+    """
+    return ClassMoments.empty(like) if isinstance(like, Classes) else ValueMoments.empty(like)

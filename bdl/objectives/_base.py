@@ -11,7 +11,8 @@ from bdl._bind import bind
 from bdl._hyper import draw_hypers, has_hypers
 from bdl._keys import derive
 from bdl._outputs import draw_outputs
-from bdl.kl import closed_kl, drawn_kl, refuse_unbounded
+from bdl.kl import closed_kl, drawn_kl, is_bound, refuse_unbounded
+from bdl.likelihoods._base import is_reweighted
 from bdl.model import Model
 
 
@@ -23,7 +24,8 @@ class ElboTerms(eqx.Module):
         log_likelihood: (N / batch) Σ log p(y | x, w), the mean over draws of w.
         kl: KL(q || p), not weighted; with that of numbers under hyper-priors.
         state: the network's state after the pass.
-        is_bound: whether elbo bounds the evidence: every array has a density, the prior is proper, kl_weight is 1.
+        is_bound: whether elbo bounds the evidence: every array has a density, the prior is proper, kl_weight is 1, and
+            the likelihood is not reweighted.
         monte_carlo: the paths of the arrays whose KL was estimated from draws; all others have a closed form.
     """
 
@@ -73,6 +75,11 @@ class Draws:
         prior = draw_hypers(derive(self.key, "hyper"), self.model.prior)[0] if self._hyper else self.model.prior
         self._closed, self.monte_carlo = closed_kl(self.posterior, prior, from_draws=from_draws)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the ELBO bounds the evidence: densities, proper priors, and no reweighted likelihood."""
+        return is_bound(self.posterior, self.model.prior) and not is_reweighted(self.model.likelihood)
+
     def map(self, summarise: Callable[[jax.Array], Any]) -> tuple[Any, jax.Array, Any]:
         """For each draw: `summarise` of its log-likelihoods [batch], its KL, the network's state."""
         if self.num_samples == 1:
@@ -86,7 +93,7 @@ class Draws:
         outputs, state = draw_outputs(
             draw, self.posterior, model, self.x, noise=self.noise, train=self.train, params=params
         )
-        log_likelihood = model.log_likelihood(derive(draw, "likelihood"), outputs, self.y)
+        log_likelihood = model.log_likelihood(derive(draw, "likelihood"), outputs, self.y, training=True)
         closed, monte_carlo = self._closed, self.monte_carlo
         if self._hyper:
             closed, monte_carlo = closed_kl(self.posterior, model.prior, from_draws=self.from_draws)

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from bdl.kl import is_bound
 from bdl.model import Model
 from bdl.objectives._base import Draws, ElboTerms
 
@@ -70,7 +69,7 @@ def elbo(
     )  # fmt: skip
     found = draws.map(lambda terms: num_data / terms.shape[0] * terms.sum())
     log_likelihood, divergence, state = jax.tree.map(lambda a: a.mean(0), found)
-    bound = isinstance(kl_weight, int | float) and kl_weight == 1 and is_bound(draws.posterior, draws.model.prior)
+    bound = isinstance(kl_weight, int | float) and kl_weight == 1 and draws.is_bound
     return ElboTerms(
         log_likelihood - kl_weight * divergence, log_likelihood, divergence, state, bound, draws.monte_carlo
     )

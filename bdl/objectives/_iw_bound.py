@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 
-from bdl.kl import is_bound
 from bdl.model import Model
 from bdl.objectives._base import Draws, ElboTerms
 
@@ -73,10 +72,11 @@ def iw_bound(
         num_data=num_data, num_samples=num_samples, noise=noise, train=train, from_draws=True,
     )  # fmt: skip
     densities = all(hasattr(leaf, "log_prob") for leaf in getattr(draws.posterior, "leaves", {}).values())
-    if not (densities and is_bound(draws.posterior, draws.model.prior)):
+    if not (densities and draws.is_bound):
         raise ValueError(
-            "iw_bound: importance weights need a density q(w) and a proper prior for every array. Point masses, "
-            "dropout, flat and log-uniform priors have none; use families such as bdl.families.normal()."
+            "iw_bound: importance weights need a density q(w) and a proper prior for every array, and a likelihood "
+            "that is not reweighted. Point masses, dropout, flat and log-uniform priors have no density: use families "
+            "such as bdl.families.normal()."
         )
     log_likelihood, divergence, states = draws.map(lambda terms: terms.sum())
     value = jax.nn.logsumexp(log_likelihood - divergence) - math.log(num_samples)
