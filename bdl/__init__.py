@@ -6,8 +6,10 @@ network and keeps running moments; uncertainty splits them.
 """
 
 from bdl import families, inference, likelihoods, networks, noise, objectives, posteriors, priors, testing
+from bdl._activation_maps import ActivationMaps, activation_maps
 from bdl._bind import bind
 from bdl._health import health
+from bdl._latent import latent
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
 from bdl.fit import Fitted, History, fit
@@ -27,12 +29,14 @@ from bdl.uncertainty import ClassPrediction, Prediction
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationMaps",
     "ClassPrediction",
     "ElboTerms",
     "Fitted",
     "History",
     "Model",
     "Prediction",
+    "activation_maps",
     "bind",
     "elbo",
     "families",
@@ -43,6 +47,7 @@ __all__ = [
     "health",
     "inference",
     "kl",
+    "latent",
     "learned",
     "likelihoods",
     "load",

@@ -28,11 +28,11 @@ LAYERS = (
     {"networks", "likelihoods", "metrics", "uncertainty"},
     {"priors", "families"},
     {"noise"},
-    {"posteriors", "model"},
+    {"_latent", "posteriors", "model"},
     {"_bind", "kl", "_outputs"},
     {"objectives"},
     {"inference", "_draws", "_mixture"},
-    {"log_predictive", "predict", "function_draw"},
+    {"_activation_maps", "log_predictive", "predict", "function_draw"},
     {"prior_predictive"},
     {"_training", "_trail", "_resume", "_watch", "fit"},
     {"checkpoint", "export", "_health", "plots", "prune", "summary", "testing"},
@@ -212,7 +212,7 @@ def test_every_room_names_what_is_public(package):
     assert not [name for name in module.__all__ if not hasattr(module, name)]
 
 
-VERBS = {"elbo", "fit", "function_draw", "kl", "log_predictive", "predict", "prior_predictive"}
+VERBS = {"activation_maps", "elbo", "fit", "function_draw", "kl", "log_predictive", "predict", "prior_predictive"}
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))

@@ -48,32 +48,55 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any]) -> Network:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Linen:
+    """`capture` is whether outputs come with those of every layer, by its path: see `features`."""
+
     module: nn.Module
+    capture: bool = False
 
     # Modules may hold lists, which have no hash, and arrays, which have no truth of equality either.
     def __hash__(self) -> int:
-        return hash(type(self.module))
+        return hash((type(self.module), self.capture))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Linen):
             return NotImplemented
         try:
-            return self.module is other.module or bool(self.module == other.module)
+            same = self.module is other.module or bool(self.module == other.module)
         except (TypeError, ValueError):
             return False
+        return same and self.capture == other.capture
 
     def __call__(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> tuple[Any, Any]:
         flags = network_flags(type(self.module).__call__, train)
         # Flax takes the stream "params" for every name that has none of its own.
         rngs = {} if key is None else {name: derive(key, name) for name in ("dropout", "params")}
+        mutable = [*(state if train else ()), *(["intermediates"] if self.capture else ())]
         with nn.intercept_methods(_Switches(train, key is not None)):
             outputs = self.module.apply(
-                {"params": params, **state}, x, **flags, rngs=rngs, mutable=list(state) if train and state else False
+                {"params": params, **state},
+                x,
+                **flags,
+                rngs=rngs,
+                mutable=mutable or False,
+                capture_intermediates=self.capture,
             )
-        if train and state:
-            outputs, updated = outputs
-            state = {**state, **plain(updated)}
-        return outputs, state
+        if not mutable:
+            return outputs, state
+        outputs, updated = outputs
+        found = plain(updated)
+        captured = found.pop("intermediates", {})
+        return ((outputs, _by_layer(captured)) if self.capture else outputs), {**state, **found}
+
+
+def _by_layer(intermediates: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What layers returned, by path, and what modules have sown; a tuple where there were several calls."""
+    found: dict[str, Any] = {}
+    for name, value in intermediates.items():
+        if isinstance(value, dict):
+            found |= _by_layer(value, (*path, name))
+        elif path or name != "__call__":  # the whole network's are the outputs
+            found["/".join(path if name == "__call__" else (*path, name))] = value if len(value) > 1 else value[0]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A Flax NNX module as a network."""
 
+import contextvars
 import dataclasses
 import functools
 import inspect
@@ -47,12 +48,16 @@ def from_nnx(module: nnx.Module) -> Network:
 
 @dataclasses.dataclass(frozen=True)
 class _NNX:
-    """NNX paths mix integers and strings, so the module's own are kept to go back."""
+    """NNX paths mix integers and strings, so the module's own are kept to go back.
+
+    `capture` is whether outputs come with those of every layer, by its path: see `features`.
+    """
 
     graph: Any
     params: tuple[_Path, ...]
     state: tuple[_Path, ...]
     streams: tuple[tuple[_Path, bool, tuple[int, ...]], ...]
+    capture: bool = False
 
     def __call__(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> tuple[Any, Any]:
         rngs = {path: _stream(key, path, is_key, shape) for path, is_key, shape in self.streams}
@@ -60,17 +65,37 @@ class _NNX:
         module = nnx.merge(self.graph, _nested(parts))
         flags = layer_flags(train, key is not None)
         module = nnx.view(module, raise_if_not_found=False, **flags)
-        for _, layer in list(nnx.iter_modules(module)):
-            object.__setattr__(layer, "__class__", _switched(type(layer), tuple(flags.items())))
-        outputs = module(x, **network_flags(type(module).__call__, train))
+        seen: dict[int, list[Any]] = {}
+        paths = {}
+        for path, layer in list(nnx.iter_modules(module)):
+            object.__setattr__(layer, "__class__", _switched(type(layer), tuple(flags.items()), self.capture))
+            seen[id(layer)], paths[id(layer)] = [], path
+        token = _SEEN.set(seen)
+        try:
+            outputs = module(x, **network_flags(type(module).__call__, train))
+        finally:
+            _SEEN.reset(token)
+        if self.capture:
+            outputs = (
+                outputs,
+                {
+                    "/".join(map(str, paths[layer])): values if len(values) > 1 else values[0]
+                    for layer, values in seen.items()
+                    if values and paths[layer]  # the whole network's are the outputs
+                },
+            )
         if not train:
             return outputs, state
         after = _flat(nnx.to_pure_dict(nnx.state(module)))
         return outputs, _nested({path: after[path] for path in self.state}, str)
 
 
+# What the layers of the network in this call have returned, by their `id`. Copies that a transform makes have others.
+_SEEN: contextvars.ContextVar[dict[int, list[Any]]] = contextvars.ContextVar("seen")
+
+
 @functools.cache
-def _switched(kind: type, flags: tuple[tuple[str, bool], ...]) -> type:
+def _switched(kind: type, flags: tuple[tuple[str, bool], ...], capture: bool) -> type:
     """The class with these flags in every call of it that takes them, whatever its caller hands it."""
     call = kind.__call__
     signature = inspect.signature(call)
@@ -79,9 +104,12 @@ def _switched(kind: type, flags: tuple[tuple[str, bool], ...]) -> type:
     @functools.wraps(call)
     def switched(self: Any, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = with_arguments(signature, taken, (self, *args), kwargs)
-        return call(*args, **kwargs)
+        outputs = call(*args, **kwargs)
+        if capture and id(self) in _SEEN.get():
+            _SEEN.get()[id(self)].append(outputs)
+        return outputs
 
-    return type(kind)(kind.__name__, (kind,), {"__call__": switched}) if taken else kind
+    return type(kind)(kind.__name__, (kind,), {"__call__": switched}) if taken or capture else kind
 
 
 def _stream(key: Any, path: _Path, is_key: bool, shape: tuple[int, ...]) -> jax.Array:
