@@ -25,7 +25,6 @@ are the very families of numpyro's guides. DIR of --data is that of `benchmarks.
 import argparse
 import functools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +42,7 @@ from numpyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO, autoguide, init_
 from scipy.stats import wasserstein_distance
 
 import bdl
+from benchmarks import _command
 from benchmarks import _hmc_reference as reference
 from benchmarks._hmc_reference import Problem
 from benchmarks._timing import environment
@@ -286,12 +286,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folder = os.environ.get("BDL_DATA")
-    parser.add_argument("--data", type=Path, default=folder and Path(folder) / "uci", help="default: $BDL_DATA/uci")
+    parser = _command.parser(__doc__, "uci")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "bdl-hmc", help="of the draws of NUTS")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, help="default: all three")
     parser.add_argument("--methods", nargs="+", help="names of rows; default: all but full covariances")
@@ -315,19 +310,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run what the command line asks for, save after every method, print the tables."""
     args = _arguments(argv)
-    file = args.output and args.output / "hmc.json"
-    results = json.loads(file.read_text()) if file and file.is_file() else {}
-
-    def save() -> None:
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(results | {"environment": environment()}, indent=1) + "\n")
-
+    results = _command.Results(args.output, "hmc.json")
+    results["environment"] = environment()
     for name in args.sets:
         problem = reference.problem(name, args.data)
         print(f"{name}: {len(problem.x)} examples, noise {problem.noise:g}", flush=True)
-        run_set(problem, args, results.setdefault(name, {}), save)
-        save()
+        run_set(problem, args, results.setdefault(name, {}), results.save)
+        results.save()
         print(table(results[name]), flush=True)
     return results
 

@@ -26,8 +26,6 @@ DIR holds mnist.npz with the arrays x_train [60000, 28, 28] and x_test [10000, 2
 
 import argparse
 import dataclasses
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +38,7 @@ import numpy as np
 import optax
 
 import bdl
+from benchmarks import _command
 from benchmarks._timing import environment
 
 NUM_VALIDATION = 10_000
@@ -167,13 +166,8 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = os.environ.get("BDL_DATA")
+    parser = _command.parser(__doc__, "mnist")
     parser.add_argument("names", nargs="+", choices=list(CHOSEN), help="which networks")
-    parser.add_argument("--data", type=Path, default=default and Path(default) / "mnist", help="or $BDL_DATA/mnist")
     parser.add_argument("--validation", action="store_true", help="train on 50,000 images, score the other 10,000")
     for field in ("epochs", "batch", "learning_rate", "warm_up", "scale"):
         kind = int if field in ("epochs", "batch") else float
@@ -181,26 +175,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=100, help="of the weights at prediction, default: 100")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder of mnist.json")
-    args = parser.parse_args(argv)
-    if args.data is None:
-        parser.error("pass --data DIR, or set BDL_DATA to the folder above `mnist`")
-    return args
+    return _command.parse(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run what the command line asks for, save after every network, print the table."""
     args = _arguments(argv)
-    file = args.output and args.output / "mnist.json"
-    results = json.loads(file.read_text()) if file and file.is_file() else {}
+    results = _command.Results(args.output, "mnist.json")
     for name in args.names:
         changed = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(Settings)}
         settings = dataclasses.replace(CHOSEN[name], **{k: v for k, v in changed.items() if v is not None})
         results[name] = run(
             name, settings, args.data, validation=args.validation, draws=args.draws, seed=args.seed
         )  # fmt: skip
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(results, indent=1) + "\n")
+        results.save()
     print(table(results))
     return results
 

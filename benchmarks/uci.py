@@ -24,8 +24,6 @@ index_train [splits, N], index_test [splits, M], n_hidden, n_epochs, dropout_rat
 
 import argparse
 import functools
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +38,7 @@ import optax
 from numpyro import distributions as dist
 
 import bdl
+from benchmarks import _command
 from benchmarks._timing import environment
 
 SETS = ("bostonHousing", "concrete", "wine-quality-red", "power-plant")
@@ -256,12 +255,7 @@ def table(results: dict[str, Any], folder: Path) -> str:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = os.environ.get("BDL_DATA")
-    parser.add_argument("--data", type=Path, default=default and Path(default) / "uci", help="default: $BDL_DATA/uci")
+    parser = _command.parser(__doc__, "uci")
     parser.add_argument("--sets", nargs="+", default=SETS, help="names of sets, default: all four")
     parser.add_argument("--noise", nargs="+", choices=NOISES, default=NOISES, help="default: all three")
     parser.add_argument("--rates", nargs="+", type=float, help="dropout rates, instead of the set's own")
@@ -272,9 +266,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder of uci.json; what is in it is not run again")
     parser.add_argument("--fast", action="store_true", help="3 splits, 20 epochs, 100 draws: does it run?")
-    args = parser.parse_args(argv)
-    if args.data is None:
-        parser.error("pass --data DIR, or set BDL_DATA to the folder above `uci`")
+    args = _command.parse(parser, argv)
     if args.fast:
         args.epochs, args.draws, args.validation_draws = args.epochs or 20, 100, 20
     return args
@@ -283,8 +275,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run what the command line asks for, save after every set, print the table."""
     args = _arguments(argv)
-    file = args.output and args.output / "uci.json"
-    results = json.loads(file.read_text()) if file and file.is_file() else {}
+    results = _command.Results(args.output, "uci.json")
     for name in args.sets:
         data = read(args.data, name)
         if args.fast:
@@ -292,13 +283,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         rates, taus = args.rates or data["dropout_rates"].tolist(), args.taus or data["tau_values"].tolist()
         for noise in args.noise:
             if noise in results.get(name, {}):
-                print(f"{name}, {noise}: already in {file}")
+                print(f"{name}, {noise}: already in {results.file}")
                 continue
             print(f"{name}, {noise}: {len(data['index_train'])} splits", flush=True)
             results.setdefault(name, {})[noise] = run_set(data, noise, rates, taus, args)
-            if file:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(results, indent=1) + "\n")
+            results.save()
     print(table(results, args.data))
     return results
 

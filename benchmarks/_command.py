@@ -1,0 +1,41 @@
+"""What the command lines of the long benchmarks share: help, the folder of the data, results that are not lost."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def parser(description: str | None, data: str) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring, with `--data`, the folder `data` of $BDL_DATA by default."""
+    summary, _, rest = (description or "").partition("\n")
+    made = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    folder = os.environ.get("BDL_DATA")
+    made.add_argument("--data", type=Path, default=folder and Path(folder) / data, help=f"default: $BDL_DATA/{data}")
+    made.set_defaults(folder=data)
+    return made
+
+
+def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; ends the program where there is no folder of the data."""
+    arguments = made.parse_args(argv)
+    if arguments.data is None:
+        made.error(f"pass --data DIR, or set BDL_DATA to the folder above `{arguments.folder}`")
+    return arguments
+
+
+class Results(dict[str, Any]):
+    """Results as they come: what `folder/name` has already, and `save()`. Without a folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, name: str):
+        self.file = folder and folder / name
+        super().__init__(json.loads(self.file.read_text()) if self.file and self.file.is_file() else {})
+
+    def save(self) -> None:
+        if self.file:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self, indent=1) + "\n")
