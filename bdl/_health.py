@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from bdl._bind import is_bound
+from bdl._family import is_family, mean_of
 from bdl._keys import derive
 from bdl._paths import stable_hash
-from bdl.families._base import is_family, mean_of
 from bdl.kl import has_density, is_proper, leaf_kl
 
 # Below these an array is named. A mean-field Normal of half the prior's scale at the prior's mean is 0.32 nats a weight

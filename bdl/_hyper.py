@@ -38,7 +38,7 @@ class Hyper(eqx.Module):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, in the number's own units, or of its logarithm where `log`."""
-        return self._stored(self._unconstrained(key))
+        return self._stored(biject_to(self.prior.rebuild().support)(self._unconstrained(key)))
 
     def draw(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`sample(key)`, and an estimate of KL(q || hyper-prior) in nats from this draw.
@@ -50,13 +50,16 @@ class Hyper(eqx.Module):
         value = transform(u)
         log_prior = jnp.broadcast_to(prior.log_prob(value) + transform.log_abs_det_jacobian(u, value), u.shape)
         log_posterior = dist.Normal(self.loc, jnp.exp(self.log_scale)).log_prob(u)
-        return self._stored(u), (log_posterior - log_prior).sum()
+        return self._stored(value), (log_posterior - log_prior).sum()
+
+    def sample_prior(self, key: jax.Array) -> jax.Array:
+        """One draw from the hyper-prior, in the number's own units, or of its logarithm where `log`."""
+        return self._stored(self.prior.rebuild().sample(key, self.loc.shape))
 
     def _unconstrained(self, key: jax.Array) -> jax.Array:
         return self.loc + jnp.exp(self.log_scale) * _random.normal(key, self.loc.shape)
 
-    def _stored(self, u: jax.Array) -> jax.Array:
-        value = biject_to(self.prior.rebuild().support)(u)
+    def _stored(self, value: jax.Array) -> jax.Array:
         return jnp.log(value) if self.log else value
 
 
@@ -76,14 +79,9 @@ def draw_hypers(key: jax.Array, node: Any) -> tuple[Any, jax.Array]:
 
 def sample_hypers(key: jax.Array, node: Any) -> Any:
     """`node` with a draw from its own hyper-prior in the place of every number that has one."""
-
-    def draw(path: str, leaf: Any) -> Any:
-        if not _is_hyper(leaf):
-            return leaf
-        value = leaf.prior.rebuild().sample(derive(key, path), leaf.loc.shape)
-        return jnp.log(value) if leaf.log else value
-
-    return map_named(draw, node, is_leaf=_is_hyper)
+    return map_named(
+        lambda path, leaf: leaf.sample_prior(derive(key, path)) if _is_hyper(leaf) else leaf, node, is_leaf=_is_hyper
+    )
 
 
 def _is_hyper(node: Any) -> bool:

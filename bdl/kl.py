@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions.kl import kl_divergence
 
+from bdl._family import is_family, mean_of
 from bdl._hyper import draw_hypers, has_hypers
 from bdl._keys import derive
 from bdl._learned import partition
 from bdl._paths import named_leaves
-from bdl.families._base import is_family, mean_of
 from bdl.families._members import kernel_kl
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._family import is_family
 from bdl._paths import map_named, match
-from bdl.families._base import is_family
 from bdl.families._pruned import Pruned
 
 _SIGNAL_TO_NOISE = math.exp(-1.5)  # log alpha = −2 log(|m| / σ) > 3, the threshold of Molchanov et al.

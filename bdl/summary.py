@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._family import is_family, mean_of
 from bdl._keys import derive
 from bdl._paths import stable_hash
-from bdl.families._base import is_family, mean_of
 from bdl.kl import is_bound, leaf_kl
 
 

@@ -7,8 +7,8 @@ import numpyro.distributions as dist
 import pytest
 
 import bdl
+from bdl._family import is_family
 from bdl._hyper import draw_hypers, has_hypers
-from bdl.families._base import is_family
 from bdl.kl import closed_kl, drawn_kl, has_density, refuse_unbounded
 from bdl.networks import Use
 

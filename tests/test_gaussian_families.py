@@ -31,7 +31,7 @@ def normals(seed, *shape):
 def low_rank(seed=0, shape=(3, 2), rank=2):
     """A family whose factors matter."""
     return families.LowRankNormal(
-        normals(seed, *shape), 0.3 * normals(seed + 1, *shape) - 1, 1.5 * normals(seed + 2, *shape, rank)
+        normals(seed, *shape), 0.3 * normals(seed + 1, *shape) - 1, 1.5 * normals(seed + 2, rank, *shape)
     )
 
 
@@ -45,7 +45,7 @@ def covariance(family):
     if isinstance(family, families.FullNormal):
         lower = jnp.exp(family.log_diagonal)[:, None] * (jnp.tril(family.lower, -1) + jnp.eye(family.loc.size))
         return lower @ lower.T
-    factors = (family.scale[..., None] * family.relative_factors).reshape(family.loc.size, -1)
+    factors = (family.scale * family.relative_factors).reshape(-1, family.loc.size).T
     return jnp.diag(jnp.exp(2 * family.log_scale).reshape(-1)) + factors @ factors.T
 
 
@@ -91,10 +91,10 @@ def test_positions_of_an_example_see_one_draw(name):
 
 def test_low_rank_examples_share_directions_and_not_sizes():
     # Without a diagonal part the noise of an example is z · (x F).
-    family = families.LowRankNormal(jnp.zeros((4, 3)), jnp.full((4, 3), -18.0), jnp.exp(18.0) * normals(1, 4, 3, 1))
+    family = families.LowRankNormal(jnp.zeros((4, 3)), jnp.full((4, 3), -18.0), jnp.exp(18.0) * normals(1, 1, 4, 3))
     x = normals(2, 50, 5, 4)
     y = local(jax.random.key(0), lambda p, x: x @ p["w"], {"w": family}, x)
-    z = y / jnp.einsum("bti,io->bto", x, family.factors[..., 0])
+    z = y / jnp.einsum("bti,io->bto", x, family.factors[0])
     np.testing.assert_allclose(z, jnp.broadcast_to(z[:, :1, :1], z.shape), atol=1e-3)
     assert 0.7 < float(z[:, 0, 0].std()) < 1.3
 
@@ -274,8 +274,8 @@ def test_gradients_are_finite_at_extreme_values(name):
 
 def test_collinear_factors_keep_a_finite_density():
     # Two equal columns, and so large that I + Gᵀ G is singular in float32.
-    column = 1e4 * jnp.exp(8.0) * normals(1, 5, 4, 1)
-    family = families.LowRankNormal(jnp.zeros((5, 4)), jnp.full((5, 4), -8.0), jnp.concatenate([column, column], -1))
+    column = 1e4 * jnp.exp(8.0) * normals(1, 1, 5, 4)
+    family = families.LowRankNormal(jnp.zeros((5, 4)), jnp.full((5, 4), -8.0), jnp.concatenate([column, column]))
     value, gradient = jax.jit(jax.value_and_grad(kl_of))(family)
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves((value, gradient)))
     single = families.LowRankNormal(family.loc, family.log_scale, jnp.sqrt(2.0) * column)
@@ -285,7 +285,7 @@ def test_collinear_factors_keep_a_finite_density():
 def test_zero_factors_would_stay_zero():
     family = families.low_rank_normal(2, scale=0.1)(jnp.zeros((3, 4)))
     assert float(jnp.abs(family.factors).min()) > 0
-    zero = families.LowRankNormal(family.loc, family.log_scale, jnp.zeros((3, 4, 2)))
+    zero = families.LowRankNormal(family.loc, family.log_scale, jnp.zeros((2, 3, 4)))
     still = jax.jit(jax.grad(kl_of))(zero).relative_factors
     assert float(jnp.abs(still).max()) == 0
     np.testing.assert_allclose(family.distribution.scale, 0.1, rtol=0.05)

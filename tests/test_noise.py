@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 import bdl
+from bdl._family import is_family
 from bdl._paths import map_named
-from bdl.families._base import is_family
 from bdl.noise import find_uses, local
 
 S = 2000

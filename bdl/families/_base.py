@@ -45,16 +45,6 @@ class Family(Protocol):
         ...
 
 
-def is_family(node: Any) -> bool:
-    """Whether a leaf of a posterior is a family, and not a plain array (a point mass)."""
-    return hasattr(node, "sample") and hasattr(node, "mean")
-
-
-def mean_of(leaf: Any) -> Any:
-    """The mean of a leaf of a posterior: a family's, or the plain array of a point mass itself."""
-    return leaf.mean if is_family(leaf) else leaf
-
-
 def use_of(family: Any, shape: tuple[int, ...]) -> Use:
     """How the network uses the family's array: as bound, or by the convention of `matrix_use`."""
     return family.use if family.use is not None else matrix_use(shape)

@@ -11,8 +11,9 @@ import numpyro.distributions as dist
 from bdl import _random
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
+from bdl.families._checks import check_members, check_positive
 from bdl.families._members import Chosen, draw_member, kernel_kl, own_key, scaled
-from bdl.networks._use import Use, matrix_use
+from bdl.networks._use import Use
 
 
 class BatchEnsemble(eqx.Module):
@@ -50,7 +51,9 @@ class BatchEnsemble(eqx.Module):
 
     @property
     def mean(self) -> jax.Array:
-        return scaled(self.kernel, self.rows, self.outputs, _use(self)).mean(0).astype(self.kernel.dtype)
+        if self.use is None:  # all factors are still 1
+            return self.kernel
+        return scaled(self.kernel, self.rows, self.outputs, self.use).mean(0).astype(self.kernel.dtype)
 
     def member(self, index: jax.Array) -> Any:
         """The array of member `index`; where `index` is [B], the family of one member for each example."""
@@ -186,19 +189,6 @@ def batch_ensemble(members: int, *, spread: Any = 0.5, prior_scale: Any = 1.0) -
         (4, 2, 1)
     """
     check_members("batch_ensemble", members)
-    for name, value in (("spread", spread), ("prior_scale", prior_scale)):
-        if not isinstance(value, jax.core.Tracer) and not float(value) > 0:
-            raise ValueError(f"families.batch_ensemble: expected a positive {name}, got {value}.")
+    check_positive("batch_ensemble", "spread", spread)
+    check_positive("batch_ensemble", "prior_scale", prior_scale)
     return _Initialiser(int(members), spread, prior_scale)
-
-
-def check_members(family: str, members: Any) -> None:
-    """Raises a ValueError unless `members` is a whole number of at least 1."""
-    if not isinstance(members, int) or members < 1:
-        raise ValueError(f"families.{family}: expected members as a whole number of at least 1, got {members!r}.")
-
-
-def _use(family: BatchEnsemble) -> Use:
-    # The mean is asked for before the network has been looked at, when all factors are still 1.
-    shape = family.kernel.shape
-    return Use() if family.use is None and len(shape) > 2 else family.use or matrix_use(shape)

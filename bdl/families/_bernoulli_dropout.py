@@ -8,11 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bdl import _random
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
-from bdl.families._quasi_kl import quasi_kl
-from bdl.families._rows import RowNoise, check_rate
+from bdl.families._checks import check_rate
+from bdl.families._quasi_kl import quasi_kl, rate_entropy
+from bdl.families._rows import RowNoise, hard_factors
 from bdl.networks._use import Use
 
 
@@ -49,11 +49,10 @@ class BernoulliDropout(RowNoise):
         """The entropy of the masks, Σ_rows H(rate), in nats."""
         shape = self.kernel.shape
         rows = math.prod(use_of(self, shape).row_shape(shape))
-        return rows * (jax.scipy.special.entr(self.rate) + jax.scipy.special.entr(1 - self.rate))
+        return rows * rate_entropy(self.rate)
 
     def _factors(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        kept, keep_probability = _random.bernoulli(key, self.rate, shape)
-        return jnp.where(kept, 1 / keep_probability, 0.0)
+        return hard_factors(key, self.rate, shape)
 
 
 @dataclasses.dataclass(frozen=True)

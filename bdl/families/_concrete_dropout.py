@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from bdl import _random
 from bdl._learned import Learned, fixed_field
 from bdl.families._base import use_of
-from bdl.families._quasi_kl import mask_entropy, quasi_kl
-from bdl.families._rows import RowNoise
+from bdl.families._checks import check_positive
+from bdl.families._quasi_kl import logit_rate_entropy, quasi_kl
+from bdl.families._rows import RowNoise, hard_factors
 from bdl.networks._use import Use
 
 # A logit of the rate beyond which 1 / (1 − rate) grows no more, lest it overflow; there all rows are dropped.
@@ -65,12 +66,11 @@ class ConcreteDropout(RowNoise):
     def entropy(self) -> jax.Array:
         """The entropy of the masks, Σ_rows H(rate), in nats."""
         shape = self.kernel.shape
-        return math.prod(use_of(self, shape).row_shape(shape)) * mask_entropy(self.logit_rate)
+        return math.prod(use_of(self, shape).row_shape(shape)) * logit_rate_entropy(self.logit_rate)
 
     def _factors(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         if self.hard:
-            kept, keep_probability = _random.bernoulli(key, self.rate, shape)
-            return jnp.where(kept, 1 / keep_probability, 0.0)
+            return hard_factors(key, self.rate, shape)
         z = jax.nn.sigmoid(-(self.logit_rate + _logit(_random.uniform(key, shape))) / self.temperature)
         return z * (1 + jnp.exp(jnp.minimum(self.logit_rate, _LIMIT)))  # z / (1 − rate)
 
@@ -128,9 +128,6 @@ def concrete_dropout(initial_rate: Any = 0.1, *, temperature: Any = 0.1) -> Any:
             "families.concrete_dropout: expected initial_rate, the probability of dropping, in (0, 1); got "
             f"{float(initial_rate)}. A rate that starts at 0 or 1 has no gradient."
         )
-    if not isinstance(temperature, jax.core.Tracer) and not 0 < float(temperature) < math.inf:
-        raise ValueError(
-            f"families.concrete_dropout: expected a positive, finite temperature, got {float(temperature)}. "
-            "For hard masks with a fixed rate use `bdl.families.bernoulli_dropout`."
-        )
+    advice = "For hard masks with a fixed rate use `bdl.families.bernoulli_dropout`."
+    check_positive("concrete_dropout", "temperature", temperature, advice)
     return _Initialiser(initial_rate, temperature)

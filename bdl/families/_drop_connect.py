@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bdl import _random
 from bdl._learned import fixed_field
+from bdl.families._checks import check_rate
 from bdl.families._local import reparameterised
-from bdl.families._quasi_kl import quasi_kl
-from bdl.families._rows import check_rate
+from bdl.families._quasi_kl import quasi_kl, rate_entropy
+from bdl.families._rows import hard_factors
 from bdl.networks._use import Use
 
 
@@ -49,8 +49,7 @@ class DropConnect(eqx.Module):
         return self._draws(key, (examples, *self.kernel.shape))
 
     def _draws(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        kept, keep_probability = _random.bernoulli(key, self.rate, shape)
-        return self.kernel * jnp.where(kept, 1 / keep_probability, 0.0).astype(self.kernel.dtype)
+        return self.kernel * hard_factors(key, self.rate, shape).astype(self.kernel.dtype)
 
     def bind(self, use: Use) -> "DropConnect":
         return dataclasses.replace(self, use=use)
@@ -72,7 +71,7 @@ class DropConnect(eqx.Module):
 
     def entropy(self) -> jax.Array:
         """The entropy of the masks, Σ_weights H(rate), in nats."""
-        return self.kernel.size * (jax.scipy.special.entr(self.rate) + jax.scipy.special.entr(1 - self.rate))
+        return self.kernel.size * rate_entropy(self.rate)
 
 
 @dataclasses.dataclass(frozen=True)

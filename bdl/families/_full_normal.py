@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bdl import _random
+from bdl.families._checks import check_positive
 from bdl.networks._use import Use
 
 
@@ -125,8 +126,5 @@ def full_normal(scale: Any = 0.05, max_size: int = 2000) -> Any:
         >>> family.cholesky.shape, family.sample(jax.random.key(0)).shape
         ((6, 6), (3, 2))
     """
-    if not isinstance(scale, jax.core.Tracer) and not 0 < float(scale) < math.inf:
-        raise ValueError(
-            f"families.full_normal: expected a positive, finite scale (a standard deviation), got {float(scale)}."
-        )
+    check_positive("full_normal", "scale (a standard deviation)", scale)
     return _Initialiser(scale, max_size)

@@ -15,6 +15,7 @@ from bdl import _random
 from bdl._learned import Learned, fixed_field
 from bdl._positive import from_log, to_log
 from bdl.families._base import use_of
+from bdl.families._checks import check_positive
 from bdl.families._cross_entropy import normal_cross_entropy
 from bdl.families._local import reparameterised
 from bdl.families._normal import NormalFamily
@@ -25,7 +26,21 @@ from bdl.networks._use import Use
 _FLOOR = 1e-12
 
 
-class GaussianRowDropout(RowNoise):
+class _Multipliers:
+    log_alpha: Any
+
+    @property
+    def alpha(self) -> jax.Array:
+        """The variance of the multipliers, float32."""
+        return from_log(self.log_alpha)
+
+    @property
+    def rate(self) -> jax.Array:
+        """Alpha / (1 + alpha), the rate of the Bernoulli dropout with the same variance."""
+        return self.alpha / (1 + self.alpha)
+
+
+class GaussianRowDropout(RowNoise, _Multipliers):
     """Rows of the array are multiplied by Normal(1, alpha): all weights that leave one input unit, by one number.
 
     w_row = m_row (1 + √alpha ε_row). Made by `gaussian_dropout(noise="row")`.
@@ -48,16 +63,6 @@ class GaussianRowDropout(RowNoise):
     use: Use | None = eqx.field(static=True, default=None)
     local_rule: ClassVar[str] = "input noise"
 
-    @property
-    def alpha(self) -> jax.Array:
-        """The variance of the multipliers, float32."""
-        return from_log(self.log_alpha)
-
-    @property
-    def rate(self) -> jax.Array:
-        """Alpha / (1 + alpha), the rate of the Bernoulli dropout with the same variance."""
-        return self.alpha / (1 + self.alpha)
-
     def kl(self, prior: Any) -> Any:
         """The KL of the multipliers or the quasi-KL, in nats; `NotImplemented` where draws must tell it."""
         if getattr(prior, "improper", False):
@@ -75,7 +80,7 @@ class GaussianRowDropout(RowNoise):
         return 1 + jnp.sqrt(self.alpha) * _random.normal(key, shape)
 
 
-class GaussianWeightDropout(eqx.Module):
+class GaussianWeightDropout(eqx.Module, _Multipliers):
     """Every weight is multiplied by its own Normal(1, alpha): w = m (1 + √alpha ε).
 
     q(w) = Normal(m, alpha m²), which has a density where m ≠ 0; so that everything is finite at m = 0, m² + 10⁻¹²
@@ -95,16 +100,6 @@ class GaussianWeightDropout(eqx.Module):
     log_alpha: jax.Array | Learned = fixed_field()
     use: Use | None = eqx.field(static=True, default=None)
     local_rule: ClassVar[str] = "local reparameterisation"
-
-    @property
-    def alpha(self) -> jax.Array:
-        """The variance of the multipliers, float32."""
-        return from_log(self.log_alpha)
-
-    @property
-    def rate(self) -> jax.Array:
-        """Alpha / (1 + alpha), the rate of the Bernoulli dropout with the same variance."""
-        return self.alpha / (1 + self.alpha)
 
     @property
     def mean(self) -> jax.Array:
@@ -226,6 +221,6 @@ def gaussian_dropout(rate: Any = None, *, alpha: Any = None, noise: str = "row")
         value = jnp.asarray(value, jnp.float32)
         alpha = value / (1 - value)
         alpha = Learned(alpha) if learned else alpha
-    if not isinstance(alpha, Learned | jax.core.Tracer) and not 0 < float(alpha) < math.inf:
-        raise ValueError(f"families.gaussian_dropout: expected a positive, finite alpha, got {float(alpha)}.")
+    if not isinstance(alpha, Learned):
+        check_positive("gaussian_dropout", "alpha", alpha)
     return _Initialiser(to_log("alpha", alpha), noise)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
-from bdl.families._batch_ensemble import check_members
+from bdl.families._checks import check_members
 from bdl.families._members import Chosen, draw_member, kernel_kl, scaled
 from bdl.networks._use import Use
 

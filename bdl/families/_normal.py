@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bdl import _random
+from bdl.families._checks import check_positive
 from bdl.families._local import flipped, reparameterised, variance_of
 from bdl.families._rows import spread
 from bdl.networks._use import Use
@@ -183,13 +184,8 @@ def normal(
         >>> family.sample(jax.random.key(0)).shape, round(float(family.scale[0, 0]), 3)
         ((3, 2), 0.1)
     """
-    if not isinstance(scale, jax.core.Tracer):
-        value = float(scale)
-        if not 0 < value < float("inf"):
-            raise ValueError(
-                f"families.normal: expected a positive, finite scale (a standard deviation), got {value}. "
-                "For weights that do not move use `bdl.families.point`."
-            )
+    advice = "For weights that do not move use `bdl.families.point`."
+    check_positive("normal", "scale (a standard deviation)", scale, advice)
     if tied not in (None, "array", "row"):
         raise ValueError(f'families.normal: expected tied=None, "array" or "row", got {tied!r}.')
     if local not in ("reparameterisation", "flipout"):

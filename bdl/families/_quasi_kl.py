@@ -33,6 +33,11 @@ def quasi_kl(prior: Any, kernel: jax.Array, keep: jax.Array, rate: jax.Array, en
     return -(keep * kept + rate * dropped) - entropy
 
 
-def mask_entropy(logit_rate: jax.Array) -> jax.Array:
+def rate_entropy(rate: jax.Array) -> jax.Array:
+    """The entropy of one mask in nats; 0 at rate 0."""
+    return jax.scipy.special.entr(rate) + jax.scipy.special.entr(1 - rate)
+
+
+def logit_rate_entropy(logit_rate: jax.Array) -> jax.Array:
     """The entropy of one mask in nats, with a gradient for any logit: log(1 + eᵃ) − a sigmoid(a)."""
     return jax.nn.softplus(logit_rate) - logit_rate * jax.nn.sigmoid(logit_rate)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bdl import _random
+from bdl.families._checks import check_positive
 from bdl.families._cross_entropy import normal_cross_entropy
 from bdl.families._local import reparameterised
 from bdl.networks._use import Use
@@ -129,9 +130,5 @@ def radial(scale: Any = 0.05) -> Any:
         >>> 0.08 < float(draws.std()) < 0.12
         True
     """
-    if not isinstance(scale, jax.core.Tracer) and not 0 < float(scale) < math.inf:
-        raise ValueError(
-            f"families.radial: expected a positive, finite scale, got {float(scale)}. "
-            "For weights that do not move use `bdl.families.point`."
-        )
+    check_positive("radial", "scale", scale, "For weights that do not move use `bdl.families.point`.")
     return _Initialiser(scale)

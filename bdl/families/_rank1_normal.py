@@ -13,7 +13,7 @@ from bdl import _random
 from bdl._keys import derive
 from bdl._learned import fixed_field
 from bdl.families._base import use_of
-from bdl.families._batch_ensemble import check_members
+from bdl.families._checks import check_members, check_positive
 from bdl.families._members import Chosen, draw_member, kernel_kl, own_key, scaled
 from bdl.networks._use import Use
 
@@ -177,7 +177,6 @@ def rank1_normal(scale: Any = 0.05, *, prior_scale: Any = 0.1, members: int = 1)
         (4, 2)
     """
     check_members("rank1_normal", members)
-    for name, value in (("scale", scale), ("prior_scale", prior_scale)):
-        if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < float("inf"):
-            raise ValueError(f"families.rank1_normal: expected a positive, finite {name}, got {value}.")
+    check_positive("rank1_normal", "scale", scale)
+    check_positive("rank1_normal", "prior_scale", prior_scale)
     return _Initialiser(scale, prior_scale, int(members))

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bdl._learned import Learned
+from bdl import _random
 from bdl.families._base import use_of
 from bdl.networks._use import Use
 
@@ -49,22 +49,10 @@ class RowNoise(eqx.Module):
         return linear(x * linear.inputs(factors), self.kernel)
 
 
-def check_rate(family: str, rate: Any) -> None:
-    """Whether a number can be the rate of hard masks.
-
-    Raises:
-        ValueError: it is outside [0, 1), or marked as learned.
-    """
-    if isinstance(rate, Learned):
-        raise ValueError(
-            f"families.{family}: the objective has no gradient with respect to the rate of hard masks, so it cannot be "
-            "learned. Give a number; learning it needs relaxed masks, as in concrete_dropout (Gal, Hron and Kendall "
-            "2017)."
-        )
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
-        raise ValueError(
-            f"families.{family}: expected rate, the probability of dropping, in [0, 1); got {float(rate)}."
-        )
+def hard_factors(key: jax.Array, rate: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Masks of mean 1: 0 with probability `rate`, and otherwise one over the probability of keeping."""
+    kept, keep_probability = _random.bernoulli(key, rate, shape)
+    return jnp.where(kept, 1 / keep_probability, 0.0)
 
 
 def sum_rows(array: jax.Array, use: Use) -> jax.Array:

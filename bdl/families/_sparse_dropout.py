@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bdl.families._checks import check_positive
 from bdl.families._normal import NormalFamily
 
 
@@ -75,9 +76,6 @@ def sparse_dropout(scale: Any = 0.01) -> Any:
         >>> round(float(family.log_alpha[0, 0]), 3), round(float(family.rate[0, 0]), 3)
         (0.0, 0.5)
     """
-    if not isinstance(scale, jax.core.Tracer) and not 0 < float(scale) < float("inf"):
-        raise ValueError(
-            f"families.sparse_dropout: expected a positive, finite scale (a standard deviation), got {float(scale)}. "
-            "Take one that is small beside the weights, such as 0.01."
-        )
+    advice = "Take one that is small beside the weights, such as 0.01."
+    check_positive("sparse_dropout", "scale (a standard deviation)", scale, advice)
     return _Initialiser(scale)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 from bdl._equation import open_jaxpr
+from bdl._family import is_family, mean_of, num_members
 from bdl._keys import derive
 from bdl._paths import named_leaves
-from bdl.families._base import is_family, mean_of
 from bdl.families._members import draw_member
 from bdl.networks._use import Use
 from bdl.noise._examples import Examples
@@ -103,7 +103,7 @@ def _lazy(path: str, weight: Any, key: jax.Array, notes: Notes) -> Any:
     if not is_family(weight):
         return weight
     family = weight.bind(notes.uses[path]) if hasattr(weight, "bind") else weight
-    members = getattr(family, "members", 1)
+    members = num_members(family)
     if members > 1:  # an example has the same member of every array
         family = family.member(draw_member(key, members, (notes.examples,)))
     shape = jax.eval_shape(family.sample, key)

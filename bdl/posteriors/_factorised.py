@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from bdl._family import is_family, mean_of, num_members
 from bdl._keys import derive
 from bdl._learned import learned_field
 from bdl._paths import map_named, match, named_leaves
-from bdl.families._base import is_family, mean_of
 from bdl.families._members import draw_member
 from bdl.networks._base import as_params
 from bdl.networks._use import Use
@@ -41,7 +41,7 @@ class Factorised(eqx.Module):
         Raises:
             ValueError: the families have different numbers of members.
         """
-        counts = {path: f.members for path, f in self.families.items() if getattr(f, "members", 1) > 1}
+        counts = {path: f.members for path, f in self.families.items() if num_members(f) > 1}
         if len(set(counts.values())) > 1:
             raise ValueError(
                 f"a draw takes the same member of every array, but their numbers differ: {counts}. Give all of them "
@@ -52,7 +52,7 @@ class Factorised(eqx.Module):
     def member(self, index: Any) -> "Factorised":
         """The posterior of member `index`, or of one member for each example where `index` is [B]."""
         return Factorised(
-            jax.tree.map(lambda f: f.member(index) if getattr(f, "members", 1) > 1 else f, self.tree, is_leaf=is_family)
+            jax.tree.map(lambda f: f.member(index) if num_members(f) > 1 else f, self.tree, is_leaf=is_family)
         )
 
     def relaxed(self) -> "Factorised":

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, Normal
 
+from bdl._family import is_family
 from bdl._hyper import Hyper
 from bdl._learned import Learned
 from bdl._paths import named_leaves
@@ -85,7 +86,7 @@ def around(trained: Any, scale: Any = None) -> Around:
         0.0
     """
     leaves = _leaves(trained)
-    families = {path: leaf for path, leaf in leaves.items() if _is_family(leaf)}
+    families = {path: leaf for path, leaf in leaves.items() if is_family(leaf)}
     centres = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in leaves.items() if path not in families}
     if centres and scale is None:
         raise ValueError(
@@ -106,10 +107,6 @@ def _leaves(trained: Any) -> dict[str, Any]:
         f"{type(trained).__name__}. Of another posterior take the mean weights and a scale: "
         "around(params, scale=...)."
     )
-
-
-def _is_family(leaf: Any) -> bool:
-    return hasattr(leaf, "sample") and hasattr(leaf, "mean")
 
 
 def _store(path: str, family: Any) -> Stored:
