@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._family import is_family
 from bdl._learned import partition
 from bdl._paths import named_leaves
-from bdl.families._base import is_family
 from bdl.model import Model
 from bdl.networks import network
 from bdl.networks._use import matrix_use
