@@ -54,8 +54,9 @@ def activation_maps(
 
     where f are the features whose mean over the pixels the last dense layer, of weights w, turns into logits. The
     features and the layer are found by tracing the network, whatever it is written in and however its layers are
-    called. Draws are those of `bdl.predict` with the same key, in memory that does not grow with their number. A class
-    may be compared with another by the difference of their maps: softmax takes no notice of what is common to all.
+    called; where the mean comes after the layer (a 1 × 1 convolution), the maps are its outputs, with their bias.
+    Draws are those of `bdl.predict` with the same key, in memory that does not grow with their number. A class may be
+    compared with another by the difference of their maps: softmax takes no notice of what is common to all.
 
     Args:
         key: one random key.
