@@ -1,6 +1,7 @@
 """Rank-1 Normal factors on a deterministic kernel."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -118,13 +119,18 @@ class Rank1Normal(eqx.Module):
             family = self.member(draw_member(key, self.members, (examples,)))
         use = use or use_of(self, self.kernel.shape)
         shapes = use.row_shape(self.kernel.shape), use.out_shape(self.kernel.shape)
-        noise = [
-            _random.normal(derive(key, n), (examples, *s)) for n, s in zip(("rows", "outputs"), shapes, strict=True)
-        ]
-        return (
-            family.row_loc + jnp.exp(family.row_log_scale) * noise[0],
-            family.output_loc + jnp.exp(family.output_log_scale) * noise[1],
+        parts = (family.row_loc, family.row_log_scale), (family.output_loc, family.output_log_scale)
+        rows, outputs = (
+            _draw(derive(key, name), loc, log_scale, (examples, math.prod(shape))).reshape(-1, *shape)
+            for name, (loc, log_scale), shape in zip(("rows", "outputs"), parts, shapes, strict=True)
         )
+        return rows, outputs
+
+
+def _draw(key: jax.Array, loc: jax.Array, log_scale: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    # Flat, [examples, units]: XLA's loops over a last axis of 1 are slow on a CPU.
+    loc, scale = loc.reshape(len(loc), -1), jnp.exp(log_scale).reshape(len(log_scale), -1)
+    return loc + scale * _random.normal(key, shape)
 
 
 _FACTORS = ("row_loc", "row_log_scale", "output_loc", "output_log_scale")
