@@ -1,5 +1,6 @@
 """Time of `import bdl` in a fresh process, over that of importing the libraries it stands on."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def fresh(modules: str) -> None:
-    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+    # With compiled bytecode, as installed libraries have it.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True, env=environment)
 
 
 if __name__ == "__main__":
