@@ -16,6 +16,7 @@ import numpy as np
 from bdl._family import is_family
 from bdl._learned import partition
 from bdl._paths import named_leaves
+from bdl.likelihoods._base import is_reweighted
 from bdl.model import Model
 from bdl.networks import network
 from bdl.networks._use import matrix_use
@@ -113,7 +114,7 @@ def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
     Args:
         likelihood: a callable from outputs to a numpyro distribution.
         outputs: a network's outputs, examples along axis 0.
-        targets: targets for them.
+        targets: targets for them: an array, or a pair where the likelihood takes one.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
@@ -125,17 +126,22 @@ def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
     model = Model(network(lambda params, x: x, {"unused": jnp.zeros(1)}), likelihood)
     _check_pytree("likelihood", model.likelihood)
     key = jax.random.key(4)
-    rows = len(targets)
+    rows = len(jax.tree.leaves(targets)[0])
     value = jax.jit(lambda m, o: m.log_likelihood(jax.random.clone(key), o, targets))(model, outputs)
     _say(value.shape == (rows,), f"the log-likelihood must be one number per example, [{rows}], got {value.shape}")
     _say(value.dtype == jnp.float32, f"the log-likelihood must be float32, got {value.dtype}")
     _check_finite("the log-likelihood", value)
     gradient = jax.grad(lambda o: model.log_likelihood(jax.random.clone(key), o, targets).sum())(_float(outputs))
     _check_finite("the gradient with respect to the outputs", gradient)
-    halves = jax.tree.map(lambda o: o[: rows // 2], outputs)
+    halves, half_targets = jax.tree.map(lambda a: a[: rows // 2], (outputs, targets))
     if rows > 1:
-        part = model.log_likelihood(jax.random.clone(key), halves, targets[: rows // 2])
+        part = model.log_likelihood(jax.random.clone(key), halves, half_targets)
         _close("an example's log-likelihood must not depend on the rest of the batch", part, value[: rows // 2], 1e-4)
+    weighted = model.log_likelihood(jax.random.clone(key), outputs, targets, training=True)
+    if is_reweighted(model.likelihood):
+        _check_finite("the log-likelihood with its training weights", weighted)
+    else:
+        _close("without `is_reweighted`, training must not weigh", weighted, value, 1e-6)
     model.check_targets(outputs, targets)
 
 

@@ -65,6 +65,7 @@ class ClassPrediction(eqx.Module):
         num_samples: the number of draws, S.
         draws: the network's outputs for each draw, [S, N, ...], where asked for.
         variation_ratio: 1 − the share of draws whose most probable class is the one that most draws vote for, [N, ...].
+            A draw in which several are the most probable votes for each of them.
         aleatoric_variance: E[p (1 − p)] for each class, [N, ..., K].
         epistemic_variance: Var(p) over the draws, with 1 / S, so that for p̄ = `probs` they add up to p̄ (1 − p̄), the
             variance of the class's indicator.
@@ -100,12 +101,19 @@ class Values(eqx.Module):
 
 
 class Classes(eqx.Module):
-    """What the split needs of one draw of a classification: p(y | w) and the logits.
+    """What the split needs of one draw of a classification.
 
-    `binary` where each element is a label by itself and `probs` the probability of 1.
+    Attributes:
+        probs: p(y | w).
+        entropy: of it.
+        votes: whether the class is the most probable one, or one of several.
+        logits: the network's.
+        binary: whether each element is a label by itself and `probs` the probability of 1.
     """
 
     probs: jax.Array
+    entropy: jax.Array
+    votes: jax.Array
     logits: jax.Array
     binary: bool = eqx.field(static=True)
 
@@ -115,10 +123,13 @@ def statistics(distribution: dist.Distribution) -> Values | Classes:
     while isinstance(distribution, dist.Independent):
         distribution = distribution.base_dist
     if isinstance(distribution, dist.BernoulliLogits | dist.BernoulliProbs):
-        return Classes(distribution.probs, distribution.logits, True)
-    if isinstance(distribution, dist.CategoricalLogits | dist.CategoricalProbs):
-        logits = getattr(distribution, "mean_logits", None)
-        return Classes(distribution.probs, distribution.logits if logits is None else logits, False)
+        probs, logits = distribution.probs, distribution.logits
+        return Classes(probs, entropy(probs, True), probs > 0.5, logits, True)
+    if isinstance(distribution, dist.CategoricalProbs) or hasattr(distribution, "mean_logits"):
+        probs, logits = distribution.probs, getattr(distribution, "mean_logits", distribution.logits)
+        return Classes(probs, entropy(probs, False), probs == probs.max(-1, keepdims=True), logits, False)
+    if isinstance(distribution, dist.CategoricalLogits):
+        return _softmax(distribution.logits)
     covariance = getattr(distribution, "covariance_matrix", None) if distribution.event_dim == 1 else None
     shape = distribution.batch_shape + distribution.event_shape
     mean, variance = (jnp.broadcast_to(a, shape) for a in (distribution.mean, distribution.variance))
@@ -126,6 +137,15 @@ def statistics(distribution: dist.Distribution) -> Values | Classes:
         covariance = jnp.broadcast_to(covariance, (*shape, shape[-1]))
     # A Student-t's mean of ∞ says that there is none.
     return Values(jnp.where(jnp.isinf(mean), jnp.nan, mean), variance, covariance)
+
+
+def _softmax(logits: jax.Array) -> Classes:
+    # H = log Σ exp(z) − Σ p z, with z = logits − max: no cancellation, and one logarithm for each row, not each class.
+    z = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    exponentials = jnp.exp(z)
+    total = exponentials.sum(-1, keepdims=True)
+    probs = exponentials / total
+    return Classes(probs, jnp.log(total[..., 0]) - (probs * z).sum(-1), z == 0, logits, False)
 
 
 class ValueMoments(eqx.Module):
@@ -189,22 +209,17 @@ class ClassMoments(eqx.Module):
     @classmethod
     def empty(cls, like: Classes) -> "ClassMoments":
         """No draws."""
-        shape = like.probs.shape
-        entropy = jax.ShapeDtypeStruct(shape if like.binary else shape[:-1], jnp.float32)
-        probs, spread, logits = (Moments.empty(a) for a in (like.probs, entropy, like.logits))
-        return cls(probs, spread, logits, jnp.zeros(shape, jnp.int32), like.binary)
+        probs, spread, logits = (Moments.empty(a) for a in (like.probs, like.entropy, like.logits))
+        return cls(probs, spread, logits, jnp.zeros(like.votes.shape, jnp.int32), like.binary)
 
     def add(self, draws: Classes, valid: jax.Array) -> "ClassMoments":
         """With the draws along axis 0 that are `valid` [S]."""
-        probs = draws.probs
-        classes = jnp.arange(probs.shape[-1])
-        voted = probs > 0.5 if self.binary else jnp.argmax(probs, -1)[..., None] == classes
-        voted = voted & valid.reshape(-1, *[1] * (probs.ndim - 1))
+        votes = draws.votes & valid.reshape(-1, *[1] * (draws.votes.ndim - 1))
         return ClassMoments(
-            self.location.merge(Moments.of(probs, valid)),
-            self.spread.merge(Moments.of(entropy(probs, self.binary), valid)),
+            self.location.merge(Moments.of(draws.probs, valid)),
+            self.spread.merge(Moments.of(draws.entropy, valid)),
             self.logits.merge(Moments.of(draws.logits, valid)),
-            self.votes + voted.sum(0, dtype=jnp.int32),
+            self.votes + votes.sum(0, dtype=jnp.int32),
             self.binary,
         )
 

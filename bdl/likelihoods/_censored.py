@@ -110,17 +110,18 @@ def log_survival(distribution: dist.Distribution, y: Any) -> jax.Array:
 def _normal_tail(z: jax.Array) -> jax.Array:
     """Log P(Z > z) of a standard Normal."""
     # log φ(z) − log z + log(1 − z⁻² + 3 z⁻⁴ − 15 z⁻⁶ + 105 z⁻⁸): `log_ndtr` is right there, but its gradient is not.
-    far = jnp.maximum(z, _FAR)
+    far = jnp.where(z > _FAR, z, _FAR)
     q = far**-2
     tail = -0.5 * far**2 - jnp.log(far * math.sqrt(2 * math.pi)) + jnp.log1p(-q * (1 - q * (3 - q * (15 - q * 105))))
-    return jnp.where(z > _FAR, tail, log_ndtr(-jnp.minimum(z, _FAR)))
+    return jnp.where(z > _FAR, tail, log_ndtr(-jnp.where(z > _FAR, _FAR, z)))
 
 
 _FAR = 8.0
 
 
 def _laplace_tail(z: jax.Array) -> jax.Array:
-    return jnp.where(z > 0, -jnp.maximum(z, 0) - math.log(2.0), jnp.log1p(-0.5 * jnp.exp(jnp.minimum(z, 0))))
+    right, left = jnp.where(z > 0, z, 0.0), jnp.where(z > 0, 0.0, z)
+    return jnp.where(z > 0, -right - math.log(2.0), jnp.log1p(-0.5 * jnp.exp(left)))
 
 
 _LOG_SURVIVAL: dict[type, Any] = {

@@ -80,12 +80,7 @@ class ClassWeighted(eqx.Module):
         Raises:
             ValueError: there are not as many weights as classes.
         """
-        count = _count(distribution)
-        if count != len(self.weights):
-            raise ValueError(
-                f"class_weighted: {len(self.weights)} weights, but the likelihood has {count or 'no'} classes. Give "
-                "one for each class."
-            )
+        self._check_count(distribution)
         _targets.check_shape(distribution, y)
         weights = self.weights[y.astype(jnp.int32)]
         return (
@@ -93,8 +88,21 @@ class ClassWeighted(eqx.Module):
         )
 
     def check_targets(self, distribution: dist.Distribution, y: Any) -> None:
-        """As `likelihood` does."""
+        """As `likelihood` does.
+
+        Raises:
+            ValueError: there are not as many weights as classes; or as in `likelihood`.
+        """
+        self._check_count(distribution)
         check_targets(self.likelihood, distribution, y)
+
+    def _check_count(self, distribution: dist.Distribution) -> None:
+        count = _count(distribution)
+        if count != len(self.weights):
+            raise ValueError(
+                f"class_weighted: {len(self.weights)} weights, but the likelihood has {count or 'no'} classes. Give "
+                "one for each class."
+            )
 
 
 def _count(distribution: dist.Distribution) -> int:

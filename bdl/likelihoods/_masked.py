@@ -110,6 +110,9 @@ class Masked(eqx.Module):
             observed = ~void.any(axis=tuple(range(y.ndim - distribution.event_dim, y.ndim)))
 
         def fill(values: Any) -> jax.Array:
+            if values.shape[: observed.ndim] != observed.shape:
+                _targets.check_shape(distribution, values)
+            values = jnp.asarray(values)
             flags = observed.reshape(observed.shape + (1,) * (values.ndim - observed.ndim))
             other = False if values.dtype == bool else distribution.support.feasible_like(values)
             return jnp.where(flags, values, jnp.asarray(other).astype(values.dtype))
