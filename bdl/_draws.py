@@ -15,6 +15,7 @@ from bdl._keys import derive
 from bdl._outputs import draw_outputs
 from bdl._paths import named_leaves
 from bdl.model import Model
+from bdl.networks._transform import draws_by_itself
 
 # Rows of activations, draws times examples, that keep a device busy.
 _ROWS_HOST, _ROWS_ACCELERATOR = 256, 16384
@@ -73,6 +74,23 @@ def default_chunk(x: Any) -> int:
     rows = _ROWS_HOST if jax.local_devices()[0].memory_stats() is None else _ROWS_ACCELERATOR
     examples = max([a.shape[0] for a in jax.tree.leaves(x) if a.ndim] or [1])
     return max(1, rows // max(examples, 1))
+
+
+def refuse_silent(posterior: Any, model: Model, x: Any, num_samples: int | None) -> None:
+    """Raise where draws are asked for, the weights are point masses, and the network's dropout layers are off.
+
+    Raises:
+        ValueError: it is so.
+    """
+    network = model.network
+    if not num_samples or num_samples < 2 or network.stochastic or getattr(posterior, "families", True):
+        return
+    if draws_by_itself(network, posterior.tree, x):
+        raise ValueError(
+            f"predict: {num_samples} draws of a network whose dropout layers are off, and whose weights are point "
+            "masses: all would be the same. For Monte Carlo dropout make the model with "
+            "bdl.networks.stochastic(network); for the network as it is leave num_samples out."
+        )
 
 
 def refuse_still(key: Any, posterior: Any, model: Model, x: Any) -> None:

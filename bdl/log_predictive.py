@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bdl._bind import bind
 from bdl._data_checks import check_data, is_traced
 from bdl._draws import check_counts, default_chunk, draw, each, once_outside
+from bdl._in_batches import in_batches, joined
 from bdl._keys import check_key, derive
 from bdl.model import Model
 
@@ -22,6 +23,7 @@ def log_predictive(
     *,
     num_samples: int | None = None,
     chunk_size: int | None = None,
+    batch_size: int | None = None,
     check: bool = True,
 ) -> jax.Array:
     """The log predictive density of each target, in nats (higher is better):
@@ -38,6 +40,7 @@ def log_predictive(
         data: inputs and targets, (x, y), examples along axis 0.
         num_samples: S; may be left out for a posterior without randomness.
         chunk_size: draws computed at once; by default chosen for the device and the batch.
+        batch_size: examples at once, as in `bdl.predict`.
         check: whether the data are checked for NaN, and targets for the likelihood's support. Not under a trace.
 
     Returns:
@@ -60,9 +63,13 @@ def log_predictive(
         x, y = data
         check_data(x, y, finite_targets=False)
         model.check_targets(jax.eval_shape(_outputs, key, posterior, model, x), y)
-    x, y = jax.tree.map(jnp.asarray, data)
-    chunk = min(chunk_size or default_chunk(x), num_samples)
-    return _log_predictive(key, posterior, model, x, y, num_samples, chunk)
+
+    def run(batch: Any) -> jax.Array:
+        chunk = min(chunk_size or default_chunk(batch[0]), num_samples)
+        return _log_predictive(key, posterior, model, *batch, num_samples, chunk)
+
+    found: jax.Array = joined(in_batches(run, data, batch_size))
+    return found
 
 
 @jax.jit

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from bdl._bind import bind
 from bdl._data_checks import check_data, is_traced
-from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, once_outside, refuse_still
+from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, once_outside, refuse_silent, refuse_still
+from bdl._in_batches import in_batches, joined
 from bdl._keys import check_key, derive
 from bdl._mixture import quantiles as mixture_quantiles
 from bdl.model import Model
@@ -28,6 +29,7 @@ def predict(
     *,
     num_samples: int | None = None,
     chunk_size: int | None = None,
+    batch_size: int | None = None,
     noise: str = "shared",
     tolerance: float | None = None,
     quantiles: Sequence[float] | None = None,
@@ -49,6 +51,10 @@ def predict(
         x: inputs, examples along axis 0.
         num_samples: S, the number of draws; may be left out for a posterior without randomness.
         chunk_size: draws computed at once; by default chosen for the device and the batch.
+        batch_size: examples at once, for images and sequences whose activations fill the memory; all where `None`. The
+            draws are the same functions for every batch; local noise and a network's own dropout layers draw for each
+            row of a batch, and the rows of different batches share them. Under `jit` the program has a copy of its body
+            for each batch.
         noise: `"shared"`, a draw is one function for all of `x`; or `"local"`, each example has draws of its own.
         tolerance: stop when the Monte Carlo errors of mean and of variance, relative to the predictive standard
             deviation and variance, are below it everywhere; after at least 64 draws and at most `num_samples`. For
@@ -64,8 +70,8 @@ def predict(
 
     Raises:
         ValueError: bad counts, quantiles or inputs; or the outputs are the same for all draws although the weights
-            differ, or no family can move; or the
-            outputs are not finite.
+            differ, or no family can move; or draws are asked of a network whose own dropout layers are off, and of
+            which nothing else is random; or the outputs are not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, bdl
@@ -77,24 +83,33 @@ def predict(
         ((5, 1), 0.25)
     """
     key = check_key(key)
+    num_asked = num_samples
     num_samples = check_counts("predict", posterior, model, num_samples, chunk_size)
     levels = _check_levels(quantiles)
     if tolerance is not None and (return_draws or levels is not None):
         raise ValueError("predict: tolerance= keeps no draws. Leave quantiles= and return_draws= out.")
+    if tolerance is not None and batch_size is not None:
+        raise ValueError("predict: tolerance= stops at one number of draws for all of x. Leave batch_size= out.")
     check = check and not is_traced((key, posterior, model, x))
     if check:
         check_data(x)
-    x = jax.tree.map(jnp.asarray, x)
-    chunk = min(chunk_size or default_chunk(x), num_samples)
+        refuse_silent(posterior, model, x, num_asked)
     keep = return_draws or levels is not None
-    prediction, draws, moved, finite = _predict(key, posterior, model, x, num_samples, chunk, noise, tolerance, keep)
-    if check and not finite:
+
+    def run(x: Any) -> tuple[Any, Any, jax.Array, jax.Array]:
+        chunk = min(chunk_size or default_chunk(x), num_samples)
+        return _predict(key, posterior, model, x, num_samples, chunk, noise, tolerance, keep)
+
+    parts = in_batches(run, x, batch_size)
+    prediction = _joined([(part[0], rows) for part, rows in parts])
+    draws = joined([(part[1], rows) for part, rows in parts], axis=1)
+    if check and not all(part[3] for part, _ in parts):
         raise ValueError(
             "predict: the network's outputs (means, logits, log variances) are not all finite for these weights and "
             "inputs. Standardise the inputs, and look at the history of the fit for the step at which it diverged; "
             "check=False returns what there is."
         )
-    if check and num_samples > 1 and not moved:
+    if check and num_samples > 1 and not any(part[2] for part, _ in parts):
         refuse_still(key, posterior, model, x)
     if levels is not None:
         if isinstance(prediction, ClassPrediction):
@@ -140,6 +155,13 @@ def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any)
     outputs, draw_key, model = draw(key, posterior, model, x, noise, index)
     distribution = model.distribution(derive(draw_key, "likelihood"), outputs)
     return outputs, statistics(distribution)
+
+
+def _joined(parts: list[tuple[Any, int]]) -> Any:
+    # All fields run over the examples but the number of draws, which is the same for all batches.
+    count = parts[0][0].num_samples
+    whole = joined([(dataclasses.replace(prediction, num_samples=None), rows) for prediction, rows in parts])
+    return dataclasses.replace(whole, num_samples=count)
 
 
 def _until(add: Any, carry: Any, num_samples: int, tolerance: Any) -> Any:

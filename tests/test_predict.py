@@ -91,6 +91,24 @@ def test_chunks_batches_and_counts_do_not_change_the_draws(model):
     np.testing.assert_allclose(outputs_of(KEY, 64)[:10], outputs_of(KEY, 10), rtol=1e-5, atol=1e-6)
 
 
+def test_batches_of_examples_do_not_change_the_draws():
+    settings = {"num_samples": 8, "quantiles": (0.1, 0.9), "return_draws": True}
+    whole = bdl.predict(KEY, posterior, regression, X, **settings)
+    for size in (4, 100):  # the last batch is filled up; one batch is enough
+        found = bdl.predict(KEY, posterior, regression, X, batch_size=size, **settings)
+        chex.assert_trees_all_close(found, whole, rtol=1e-5, atol=1e-6)
+    classes = bdl.predict(KEY, posterior, classification, np.asarray(X), num_samples=8, batch_size=4)
+    chex.assert_trees_all_close(
+        classes, bdl.predict(KEY, posterior, classification, X, num_samples=8), rtol=1e-5, atol=1e-6
+    )
+    data = X, jnp.ones((6, 1))
+    np.testing.assert_allclose(
+        bdl.log_predictive(KEY, posterior, regression, data, num_samples=8, batch_size=4),
+        bdl.log_predictive(KEY, posterior, regression, data, num_samples=8),
+        rtol=1e-5,
+    )
+
+
 def test_a_drawn_function_is_draw_of_predict():
     draws = outputs_of(KEY, 5)
     for index in (0, 4):
@@ -185,6 +203,10 @@ def test_a_networks_own_dropout_is_off_until_asked_for():
     assert float(bdl.predict(KEY, q, model, X).epistemic.max()) == 0
     own = bdl.Model(bdl.networks.stochastic(net), bdl.likelihoods.Normal())
     assert float(bdl.predict(KEY, q, own, X, num_samples=20).epistemic.max()) > 0
+    # Twenty draws of a network that is not random are not what was meant.
+    with pytest.raises(ValueError, match=r"dropout layers are off.*networks.stochastic"):
+        bdl.predict(KEY, q, model, X, num_samples=20)
+    assert int(bdl.predict(KEY, q, model, X, num_samples=20, check=False).num_samples) == 1
 
 
 def test_a_posterior_that_does_not_move_the_outputs_is_an_error():
@@ -224,6 +246,8 @@ def test_local_noise_predicts_the_same_moments():
         ({"num_samples": 4, "quantiles": (0.0,)}, "quantiles"),
         ({"num_samples": 4, "tolerance": 0.1, "return_draws": True}, "tolerance"),
         ({"num_samples": 4, "noise": "both"}, "noise"),
+        ({"num_samples": 4, "batch_size": 0}, "batch_size"),
+        ({"num_samples": 4, "batch_size": 2, "tolerance": 0.1}, "tolerance"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

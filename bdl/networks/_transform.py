@@ -1,7 +1,11 @@
 """Networks made from networks."""
 
 import dataclasses
+from typing import Any
 
+import jax
+
+from bdl._equation import Literal, open_jaxpr
 from bdl.networks._base import Network
 
 
@@ -29,3 +33,19 @@ def stochastic(network: Network) -> Network:
             "Write it as fn(params, x, key=None)."
         )
     return dataclasses.replace(network, stochastic=True)
+
+
+def draws_by_itself(network: Network, params: Any, x: Any) -> bool:
+    """Whether the network's outputs depend on a key where it gets one: whether it has dropout layers of its own."""
+
+    def outputs(key: Any) -> Any:
+        return network.apply(params, network.state, x, key=key)[0]
+
+    if getattr(network.function, "takes_key", True) is False:
+        return False
+    jaxpr = open_jaxpr(jax.make_jaxpr(outputs)(jax.random.key(0)))
+    random = set(jaxpr.invars)
+    for eqn in jaxpr.eqns:
+        if any(not isinstance(v, Literal) and v in random for v in eqn.invars):
+            random.update(eqn.outvars)
+    return any(not isinstance(v, Literal) and v in random for v in jaxpr.outvars)
