@@ -1,0 +1,201 @@
+"""Dense prediction: one U-Net on CamVid at 120 × 90, plain, aleatoric, epistemic and both (Kendall and Gal 2017).
+
+    python -m benchmarks.camvid --data DIR              # the four models: forty minutes on two cores
+    python -m benchmarks.camvid --data DIR --sizes      # "both" on 1/4 and 1/2 of the training images as well
+    python -m benchmarks.camvid --data DIR --validation # scored on the validation images, to choose settings
+
+* plain: `Categorical`, point masses;
+* aleatoric: `HeteroscedasticCategorical`, whose logits have noise of a size that the network predicts for each pixel;
+* epistemic: `Categorical`, Monte Carlo dropout of the channels that enter the convolutions at the lower resolutions;
+* both.
+
+All have the same trunk, initial weights, batches and steps. Training images are seen with their mirror images, in
+batches of 8, by Adam with a cosine-decayed learning rate. Void pixels count nowhere. The columns: mean intersection
+over union of the 11 classes, accuracy, negative log-likelihood per pixel in nats, expected calibration error (15 bins),
+and the precision of the pixels that are left when the most uncertain half is removed, by predictive entropy. Then, as
+in the paper's Table 3, the mean expected entropy (aleatoric) and the variance over draws of the logits (epistemic), on
+the test images and on images of another kind: CIFAR-10's, magnified to the same size.
+
+DIR holds camvid_120x90.npz with x_train, x_val, x_test [N, 90, 120, 3] and labels y_train, y_val, y_test, of which 11
+is void; the folder beside it `cifar10/cifar10_test.npz`. Neither may be copied into this repository.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+import bdl
+from benchmarks import _command
+from benchmarks._segmentation import scores
+from benchmarks._timing import environment
+
+VOID, CLASSES, BATCH = 11, 11, 8
+MODELS = "plain", "aleatoric", "epistemic", "both"
+
+
+class Images(NamedTuple):
+    """Images in [0, 1], padded from 90 to 96 rows, and labels, void in the padding."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def read(folder: Path, part: str) -> Images:
+    path = folder / "camvid_120x90.npz"
+    if not path.is_file():
+        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above `camvid_120x90`.")
+    with np.load(path) as file:
+        x, y = file[f"x_{part}"], file[f"y_{part}"]
+    rows = (0, 0), (0, 6), (0, 0)
+    x = np.pad(x.astype(np.float32) / 255, (*rows, (0, 0)), mode="edge")
+    return Images(x, np.pad(y.astype(np.int32), rows, constant_values=VOID))
+
+
+def others(folder: Path, count: int) -> np.ndarray | None:
+    """Images of another kind, of the same size; `None` where there are none."""
+    path = folder.parent / "cifar10" / "cifar10_test.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        x = file["x_test"][:count].astype(np.float32) / 255
+    return x.repeat(3, 1).repeat(4, 2)[:, :, 4:124]
+
+
+def build(name: str, args: argparse.Namespace, images: Images) -> tuple[Any, Any]:
+    """The posterior before training and the model."""
+    noisy, random = name in ("aleatoric", "both"), name in ("epistemic", "both")
+    heads = 2 * CLASSES if noisy else CLASSES
+    network = bdl.networks.unet(jax.random.key(args.seed), images.x[:1], heads, widths=args.widths)
+    likelihood = bdl.likelihoods.HeteroscedasticCategorical(10) if noisy else bdl.likelihoods.Categorical()
+    model = bdl.Model(network, bdl.likelihoods.masked(likelihood, void=VOID))
+    families: Any = bdl.families.point
+    if random:
+        # The convolutions of the lower resolutions: those with many channels, which a dropped one does not blind.
+        wide = [path for path, shape in _kernels(network.params) if shape[2] >= args.widths[-2]]
+        families = dict.fromkeys(wide, bdl.families.bernoulli_dropout(args.rate))
+    return bdl.variational(network.params, families), model
+
+
+def _kernels(params: Any) -> list[tuple[str, tuple[int, ...]]]:
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    named = [("/".join(str(entry.key) for entry in path), array.shape) for path, array in paths]
+    return [(path, shape) for path, shape in named if len(shape) == 4 and shape[0] == 3]
+
+
+def train(name: str, args: argparse.Namespace, images: Images) -> tuple[Any, Any, float]:
+    """The fitted posterior and model, and the seconds it took."""
+    posterior, model = build(name, args, images)
+    mirrored = Images(*(np.concatenate([a, a[:, :, ::-1]]) for a in images))
+    rate = optax.cosine_decay_schedule(args.learning_rate, args.steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(rate))
+    algorithm = bdl.inference.vi(optimizer)
+    start = time.perf_counter()
+    fitted = bdl.fit(
+        jax.random.key(args.seed), algorithm, posterior, model, mirrored, num_steps=args.steps, batch_size=BATCH
+    )
+    jax.block_until_ready(fitted.posterior)
+    return fitted.posterior, fitted.model, time.perf_counter() - start
+
+
+def run(name: str, args: argparse.Namespace, images: Images, test: Images) -> dict[str, Any]:
+    """Train one model and score it."""
+    posterior, model, seconds = train(name, args, images)
+    draws = args.draws if posterior.families else None
+
+    def predict(x: np.ndarray) -> Any:
+        key = jax.random.key(args.seed + 1)
+        return bdl.predict(key, posterior, model, x, num_samples=draws, batch_size=2 * BATCH)
+
+    def split(prediction: Any, seen: np.ndarray) -> dict[str, float]:
+        return {
+            "aleatoric": float(np.asarray(prediction.aleatoric)[seen].mean()),
+            "mutual_information": float(np.asarray(prediction.epistemic)[seen].mean()),
+            "logit_variance": float(np.asarray(prediction.logit_variance)[seen].mean()),
+        }
+
+    start = time.perf_counter()
+    prediction = predict(test.x)
+    result = scores(np.asarray(prediction.probs), np.asarray(prediction.entropy), test.y, VOID)
+    result |= {"images": len(images.x), "train_seconds": seconds, "predict_seconds": time.perf_counter() - start}
+    result["in_data"] = split(prediction, test.y != VOID)
+    strange = others(args.data, len(test.x))
+    if strange is not None:
+        prediction = predict(strange)
+        result["out_of_data"] = split(prediction, np.ones(prediction.entropy.shape, bool))
+    return result
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = [
+        "| model | images | IoU | accuracy | NLL | ECE | precision, half removed | aleatoric | epistemic "
+        "| aleatoric, other images | epistemic, other images | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        if "iou" not in result:
+            continue
+        cells = [name, str(result["images"]), f"{100 * result['iou']:.1f}", f"{100 * result['accuracy']:.1f}"]
+        cells += [f"{result['nll']:.3f}", f"{result['ece']:.3f}", f"{100 * result['precision'][5]:.1f}"]
+        for part in ("in_data", "out_of_data"):
+            split = result.get(part)
+            cells += [f"{split[k]:.3f}" for k in ("aleatoric", "logit_variance")] if split else ["–", "–"]
+        cells += [f"{(result['train_seconds'] + result['predict_seconds']) / 60:.1f}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _command.parser(__doc__, "camvid_120x90")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
+    parser.add_argument("--sizes", action="store_true", help="the last model on 1/4 and 1/2 of the images as well")
+    parser.add_argument("--validation", action="store_true", help="score the validation images, not the test images")
+    parser.add_argument("--widths", type=int, nargs="+", default=(16, 32, 64), help="channels, default: %(default)s")
+    parser.add_argument("--rate", type=float, default=0.2, help="of dropout, default: %(default)s")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="default: %(default)s")
+    parser.add_argument("--clip", type=float, default=1e6, help="norm of the gradient, default: %(default)s")
+    parser.add_argument("--steps", type=int, default=1_000, help="default: %(default)s")
+    parser.add_argument("--draws", type=int, default=50, help="of the weights at prediction, default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="folder of camvid.json; what is in it is not run again")
+    parser.add_argument("--fast", action="store_true", help="2 steps, 8 images, 2 draws: does it run?")
+    args = _command.parse(parser, argv)
+    if args.fast:
+        args.steps, args.draws, args.widths = 2, 2, (4, 8)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run what the command line asks for, save after every model, print the table."""
+    args = _arguments(argv)
+    results = _command.Results(args.output, "camvid.json")
+    results["environment"] = environment()
+    images, test = read(args.data, "train"), read(args.data, "val" if args.validation else "test")
+    if args.fast:
+        images, test = (Images(*(a[:8] for a in part)) for part in (images, test))
+    jobs = {name: (name, images) for name in args.models}
+    if args.sizes:
+        for part in (4, 2):
+            # Every fourth or second image: the sequences are films, whose neighbours look alike.
+            jobs[f"{args.models[-1]}, 1/{part}"] = args.models[-1], Images(*(a[::part] for a in images))
+    for label, (name, some) in jobs.items():
+        if label in results:
+            print(f"{label}: already in {results.file}")
+            continue
+        results[label] = run(name, args, some, test)
+        print(f"{label}: {json.dumps(results[label])}", flush=True)
+        results.save()
+    print(table(results))
+    return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
