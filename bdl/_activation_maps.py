@@ -102,7 +102,7 @@ def activation_maps(
     chosen = None if classes is None else tuple(int(c) for c in classes)
     chunk = min(chunk_size or default_chunk(x), num_samples)
     maps, error = _activation_maps(key, posterior, model, x, num_samples, chunk, chosen, logits, upsample)
-    if check:
+    if check and not is_traced(error):
         check_error(float(error))
     return maps
 

@@ -18,6 +18,7 @@ from bdl._keys import derive
 from bdl.networks._activation_maps import check_error, with_activation_maps
 
 KEY = jax.random.key(0)
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # to compile
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 6, 2)), jnp.float32)
 PIXELS, CLASSES = 24, 4
 
@@ -101,6 +102,10 @@ def of_one_draw(network: Any, x: Any = X, logits: Any = None, classes: Any = Non
     return mapping.apply(network.params, network.state, x)[0]
 
 
+def quickly(function: Any) -> Any:
+    return jax.jit(function, compiler_options=QUICK)()
+
+
 def pick(outputs: Any) -> Any:
     return outputs["logits"]
 
@@ -116,7 +121,9 @@ def test_formula_of_the_paper(make):
     logits, _ = network.apply(network.params, network.state, X)
     picked = pick if isinstance(logits, dict) else None
     logits = pick(logits) if picked else logits
-    found = of_one_draw(network, logits=picked)
+    found, some = quickly(
+        lambda: (of_one_draw(network, logits=picked), of_one_draw(network, logits=picked, classes=(2, 0)))
+    )
     expected, bias = by_hand(network.params, X), np.asarray(network.params["last"]["bias"])
     if network.function == bdl.from_linen(OneByOne(), {"params": network.params}).function:
         expected, bias = expected + bias, 0 * bias  # each pixel has it already
@@ -124,7 +131,6 @@ def test_formula_of_the_paper(make):
     np.testing.assert_allclose(found.bias, np.broadcast_to(bias, found.bias.shape), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(expected.mean((1, 2)) + bias, logits, rtol=1e-4, atol=1e-4)
     assert float(found.error) < 1e-3, "of what rounding may be"
-    some = of_one_draw(network, logits=picked, classes=(2, 0))
     np.testing.assert_allclose(some.maps, found.maps[..., [2, 0]], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(some.bias, found.bias[:, [2, 0]], rtol=1e-5, atol=1e-5)
 
@@ -152,15 +158,19 @@ POSTERIOR, MODEL = bdl.bind(
 
 def test_moments_over_the_draws_of_predict():
     """In float64 over the weights that `predict` draws; and its logits are the maps' means and the bias."""
-    maps = bdl.activation_maps(KEY, POSTERIOR, MODEL, X, num_samples=7, chunk_size=3)
+    maps, other, prediction = quickly(
+        lambda: (
+            bdl.activation_maps(KEY, POSTERIOR, MODEL, X, num_samples=7, chunk_size=3),
+            bdl.activation_maps(KEY, POSTERIOR, MODEL, X, num_samples=7, chunk_size=1),
+            bdl.predict(KEY, POSTERIOR, MODEL, X, num_samples=7, return_draws=True, check=False),
+        )
+    )
     draws = [by_hand(POSTERIOR.sample(derive(KEY, "predict", s)), X) for s in range(7)]
     np.testing.assert_allclose(maps.mean, np.mean(draws, 0), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(maps.standard_deviation, np.std(draws, 0, ddof=1), rtol=1e-4, atol=1e-4)
     assert float(maps.standard_deviation.min()) >= 0
     assert int(maps.num_samples) == 7
-    outputs = bdl.predict(KEY, POSTERIOR, MODEL, X, num_samples=7, return_draws=True).draws
-    np.testing.assert_allclose(maps.mean.mean((1, 2)) + maps.bias, outputs.mean(0), rtol=1e-4, atol=1e-4)
-    other = bdl.activation_maps(KEY, POSTERIOR, MODEL, X, num_samples=7, chunk_size=1)
+    np.testing.assert_allclose(maps.mean.mean((1, 2)) + maps.bias, prediction.draws.mean(0), rtol=1e-4, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), maps, other)
 
 
@@ -170,9 +180,9 @@ def test_upsampling_is_linear_and_of_each_draw():
     rng = np.random.default_rng(2)
     weights = jax.tree.map(lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype), variables)
     network = bdl.from_linen(strided, weights)
-    small = of_one_draw(network)
+    sized = with_activation_maps(network, None, None, X.shape[1:3])
+    small, (large, _) = quickly(lambda: (of_one_draw(network), sized.apply(network.params, {}, X)))
     assert small.maps.shape == (3, 1, 2, CLASSES)
-    large, _ = with_activation_maps(network, None, None, X.shape[1:3]).apply(network.params, {}, X)
     # By hand along the width of six: pixel centres at −0.25, 0.08, 0.42, 0.58, 0.92 and 1.25 of two, ends repeated.
     share = np.clip((np.arange(6) + 0.5) / 3 - 0.5, 0, 1)[None, None, :, None]
     expected = (1 - share) * small.maps[:, :, :1] + share * small.maps[:, :, 1:]
@@ -189,7 +199,7 @@ def test_a_network_with_dropout_of_its_own_has_the_masks_of_predict():
 
     network = bdl.networks.stochastic(linen(Dropped()))
     weights, model = bdl.variational(network.params, {}), bdl.Model(network, bdl.likelihoods.Categorical())
-    maps = bdl.activation_maps(KEY, weights, model, X, num_samples=3)
+    maps = quickly(lambda: bdl.activation_maps(KEY, weights, model, X, num_samples=3))
     keys = [derive(derive(KEY, "predict", s), "network") for s in range(3)]
     outputs = np.stack([network.apply(network.params, {}, X, key=k)[0] for k in keys])
     np.testing.assert_allclose(maps.mean.mean((1, 2)) + maps.bias, outputs.mean(0), rtol=1e-4, atol=1e-4)
