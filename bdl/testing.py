@@ -127,17 +127,19 @@ def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
     _check_pytree("likelihood", model.likelihood)
     key = jax.random.key(4)
     rows = len(jax.tree.leaves(targets)[0])
-    value = jax.jit(lambda m, o: m.log_likelihood(jax.random.clone(key), o, targets))(model, outputs)
+    score = jax.jit(lambda m, o, y: m.log_likelihood(jax.random.clone(key), o, y))
+    value = score(model, outputs, targets)
     _say(value.shape == (rows,), f"the log-likelihood must be one number per example, [{rows}], got {value.shape}")
     _say(value.dtype == jnp.float32, f"the log-likelihood must be float32, got {value.dtype}")
     _check_finite("the log-likelihood", value)
-    gradient = jax.grad(lambda o: model.log_likelihood(jax.random.clone(key), o, targets).sum())(_float(outputs))
+    gradient = jax.grad(lambda o: score(model, o, targets).sum())(_float(outputs))
     _check_finite("the gradient with respect to the outputs", gradient)
     halves, half_targets = jax.tree.map(lambda a: a[: rows // 2], (outputs, targets))
     if rows > 1:
-        part = model.log_likelihood(jax.random.clone(key), halves, half_targets)
+        part = score(model, halves, half_targets)
         _close("an example's log-likelihood must not depend on the rest of the batch", part, value[: rows // 2], 1e-4)
-    weighted = model.log_likelihood(jax.random.clone(key), outputs, targets, training=True)
+    train = jax.jit(lambda m, o, y: m.log_likelihood(jax.random.clone(key), o, y, training=True))
+    weighted = train(model, outputs, targets)
     if is_reweighted(model.likelihood):
         _check_finite("the log-likelihood with its training weights", weighted)
     else:

@@ -1,5 +1,6 @@
 """Likelihoods beyond the first three, masks, weights and censoring: against SciPy, by hand, and at extreme outputs."""
 
+import functools
 import re
 
 import jax
@@ -23,16 +24,22 @@ COUNTS = RNG.poisson(3.0, size=(6, 2))
 LOWER = RNG.normal(size=(6, 1)).astype(np.float32)
 
 
+def linear(p, x):
+    return x @ p["w"]
+
+
 def model_of(likelihood, columns=2):
-    return bdl.Model(bdl.network(lambda p, x: x @ p["w"], {"w": jnp.zeros((3, columns))}), likelihood)
+    return bdl.Model(bdl.network(linear, {"w": jnp.zeros((3, columns))}), likelihood)
 
 
-def log_likelihood(likelihood, outputs, y, **options):
-    return model_of(likelihood).log_likelihood(jax.random.clone(KEY), jax.tree.map(jnp.asarray, outputs), y, **options)
+@functools.partial(jax.jit, static_argnames="training")
+def log_likelihood(likelihood, outputs, y, training=False):
+    return model_of(likelihood).log_likelihood(jax.random.clone(KEY), outputs, y, training=training)
 
 
-def log_prob(likelihood, outputs, y, key=None):
-    return likelihood(jax.tree.map(jnp.asarray, outputs), key=key).log_prob(jnp.asarray(y))
+@jax.jit
+def log_prob(likelihood, outputs, y):
+    return likelihood(outputs).log_prob(y)
 
 
 B = np.exp(0.5 * S)
@@ -132,10 +139,10 @@ def test_beta_weighs_training_and_nothing_else():
     np.testing.assert_allclose(gradient[:, :2], Y - LOC, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient[:, 2:], B**2 * (-0.5 + 0.5 * (Y - LOC) ** 2 / B**2), rtol=1e-4, atol=1e-4)
     data = (jnp.ones((6, 3)), Y)
+    posterior = bdl.variational({"w": jnp.zeros((3, 4))}, bdl.families.normal(0.1))
     for likelihood, bound in ((plain, True), (weighted, False), (likelihoods.masked(weighted, np.nan), False)):
         model = model_of(likelihood, 4)
-        posterior = bdl.variational({"w": jnp.zeros((3, 4))}, bdl.families.normal(0.1))
-        assert bdl.elbo(KEY, posterior, model, data, num_data=6).is_bound is bound
+        assert jax.eval_shape(lambda m=model: bdl.elbo(KEY, posterior, m, data, num_data=6)).is_bound is bound
     with pytest.raises(ValueError, match="reweighted"):
         bdl.objectives.iw_bound(KEY, posterior, model, data, num_data=6, num_samples=2)
 
@@ -318,27 +325,24 @@ def test_nan_is_void_for_real_targets_and_whole_vectors():
     )
 
 
-def test_masks_go_through_fit_in_batches_and_through_log_predictive():
+@pytest.mark.parametrize("form", ["pair", pytest.param("void", marks=pytest.mark.slow)])
+def test_masks_go_through_fit_in_batches_and_through_log_predictive(form):
     x = RNG.normal(size=(40, 5, 3)).astype(np.float32)
     length = RNG.integers(1, 6, 40)
     observed = np.arange(5) < length[:, None]
     y = np.where(observed[..., None], x @ np.array([[1.0], [-1.0], [0.5]], np.float32), 1e6).astype(np.float32)
-    network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.zeros((3, 1))})
+    network = bdl.network(linear, {"w": jnp.zeros((3, 1))})
     posterior = bdl.variational(network.params, bdl.families.point)
     algorithm = bdl.inference.map(optax.adam(0.05))
-    pair = bdl.Model(network, likelihoods.masked(likelihoods.Normal(scale=0.5)))
-    holes = bdl.Model(network, likelihoods.masked(likelihoods.Normal(scale=0.5), void=np.nan))
-    found = []
-    for model, targets in ((pair, (y, observed[..., None])), (holes, np.where(observed[..., None], y, np.nan))):
-        fitted = bdl.fit(
-            KEY, algorithm, posterior, model, (x, targets), num_steps=300, batch_size=10, progress=False,
-            validation=(x[:4], jax.tree.map(lambda a: a[:4], targets)),
-        )  # fmt: skip
-        score = bdl.log_predictive(KEY, fitted.posterior, fitted.model, (x, targets))
-        np.testing.assert_allclose(score / length, -0.5 * np.log(2 * np.pi) - np.log(0.5), atol=0.05)
-        found.append(fitted.posterior.tree["w"])
-        np.testing.assert_allclose(found[-1].ravel(), [1.0, -1.0, 0.5], atol=0.05)
-    np.testing.assert_allclose(*found, rtol=1e-4)
+    masked = likelihoods.masked(likelihoods.Normal(scale=0.5), void=np.nan if form == "void" else None)
+    targets = np.where(observed[..., None], y, np.nan) if form == "void" else (y, observed[..., None])
+    fitted = bdl.fit(
+        KEY, algorithm, posterior, bdl.Model(network, masked), (x, targets), num_steps=300, batch_size=10,
+        validation=(x[:4], jax.tree.map(lambda a: a[:4], targets)), progress=False,
+    )  # fmt: skip
+    score = bdl.log_predictive(KEY, fitted.posterior, fitted.model, (x, targets))
+    np.testing.assert_allclose(score / length, -0.5 * np.log(2 * np.pi) - np.log(0.5), atol=0.05)
+    np.testing.assert_allclose(fitted.posterior.tree["w"].ravel(), [1.0, -1.0, 0.5], atol=0.05)
 
 
 # Weights and censoring
@@ -374,9 +378,9 @@ TAILS = {
 def test_log_survival_functions_are_scipys(kind):
     ours, theirs = TAILS[kind]
     y = np.array([0.01, 0.5, 3.0, 16.4, 16.6, 40.0, 500.0])
-    found = log_survival(ours, jnp.asarray(y, jnp.float32))
+    found = jax.jit(lambda y: log_survival(ours, y))(jnp.asarray(y, jnp.float32))
     np.testing.assert_allclose(found, theirs.logsf(y), rtol=3e-5, atol=1e-6)
-    gradient = jax.vmap(jax.grad(lambda v: log_survival(ours, v)))(jnp.asarray(y, jnp.float32))
+    gradient = jax.jit(jax.vmap(jax.grad(lambda v: log_survival(ours, v))))(jnp.asarray(y, jnp.float32))
     hazard = -np.exp(theirs.logpdf(y) - theirs.logsf(y))  # d log S / dy = −p / S
     np.testing.assert_allclose(gradient, hazard, rtol=2e-4)
 

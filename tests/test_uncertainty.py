@@ -120,7 +120,7 @@ def test_every_likelihood_under_every_posterior(name, family):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in dict(QUICK) else pytest.mark.slow) for n in LIKELIHOODS]
+    "name", [pytest.param(n, marks=[] if n == "masked" else pytest.mark.slow) for n in LIKELIHOODS]
 )
 def test_every_likelihood_passes_the_suite_of_users(name):
     likelihood, columns, y = LIKELIHOODS[name]
