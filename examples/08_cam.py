@@ -97,17 +97,13 @@ network = bdl.from_linen(module, module.init(key, x_train[:1]))
 model = bdl.Model(network, bdl.likelihoods.Categorical(), bdl.priors.fan_in(gain=50.0))
 posterior = bdl.variational(network.params, {"*/kernel": bdl.families.bernoulli_dropout(rate=args.rate)})
 
-# %% Steps of the algorithm, one program each: on CPUs XLA runs convolutions many times slower inside of a compiled
-# loop, such as that of `bdl.fit`.
 start = time.perf_counter()
-optimizer = bdl.inference.vi(optax.adam(optax.cosine_decay_schedule(3e-3, args.num_steps)))
-posterior, model = bdl.bind(posterior, model, x_train[:1])
-state = optimizer.init(key, posterior, model, num_data=len(x_train))
-step = jax.jit(optimizer.step)
-for i in range(args.num_steps):
-    batch = rng.choice(len(x_train), args.batch_size, replace=False)
-    state, info = step(jax.random.fold_in(key, i), state, (standardise(x_train[batch]), y_train[batch, 0]))
-posterior, model = jax.block_until_ready((state.posterior, state.model))
+optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, args.num_steps))
+fitted = bdl.fit(
+    key, bdl.inference.vi(optimizer), posterior, model, (standardise(x_train), y_train[:, 0]),
+    num_steps=args.num_steps, batch_size=args.batch_size,
+)  # fmt: skip
+posterior, model = fitted.posterior, fitted.model
 print(f"fitted to {len(x_train)} scenes in {time.perf_counter() - start:.1f} s")
 
 

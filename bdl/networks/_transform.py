@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from bdl._equation import Literal, open_jaxpr
+from bdl._paths import stable_hash
 from bdl.networks._base import Network
 
 
@@ -43,7 +44,7 @@ def draws_by_itself(network: Network, params: Any, x: Any) -> bool:
 
     if getattr(network.function, "takes_key", True) is False:
         return False
-    jaxpr = open_jaxpr(jax.make_jaxpr(outputs)(jax.random.key(0)))
+    jaxpr = open_jaxpr(jax.make_jaxpr(outputs)(jax.random.key(stable_hash("draws_by_itself"))))
     random = set(jaxpr.invars)
     for eqn in jaxpr.eqns:
         if any(not isinstance(v, Literal) and v in random for v in eqn.invars):

@@ -1,0 +1,65 @@
+"""Convolutions of a training step have channels last, wherever they stand, and the same values."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+import bdl
+from bdl._convolutions import channels_last
+from bdl._equation import open_jaxpr
+
+KEY = jax.random.key(0)
+CHANNELS_LAST = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)
+
+
+def convolutions(jaxpr):
+    """The dimension numbers of all convolutions of a program and of those inside of it."""
+    for eqn in open_jaxpr(jaxpr).eqns:
+        if eqn.primitive is lax.conv_general_dilated_p:
+            yield tuple(eqn.params["dimension_numbers"])
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(open_jaxpr(inner), "eqns"):
+                    yield from convolutions(inner)
+
+
+def everything(kernel, x):
+    """Strides, dilation and groups; a transposed one under jit; others under remat, in a loop and in a branch."""
+    channels_first = lambda y, shape: lax.conv(y, jnp.full(shape, 0.3), (1, 1), "SAME")
+    numbers = "NHWC", "HWIO", "NHWC"
+    y = lax.conv_general_dilated(
+        x, kernel, (2, 1), "SAME", rhs_dilation=(1, 2), feature_group_count=2, dimension_numbers=numbers
+    )
+    y = jax.jit(lambda y: lax.conv_transpose(y, jnp.full((2, 2, 8, 3), 0.1), (2, 2), "SAME"))(nn.relu(y))
+    y = jax.checkpoint(lambda y: jnp.sin(channels_first(y.transpose(0, 3, 1, 2), (2, 3, 2, 2))))(y)
+    y, _ = lax.scan(lambda y, _: (jnp.tanh(channels_first(y, (2, 2, 1, 1))), None), y, None, length=2)
+    return (lax.cond(y.sum() > -1e9, lambda y: channels_first(y, (1, 2, 3, 3)), lambda y: y[:, :1], y) ** 2).sum()
+
+
+def test_values_and_gradients_are_the_same_and_axes_in_order():
+    x, kernel = jax.random.normal(KEY, (4, 9, 7, 6)), jax.random.normal(jax.random.key(1), (3, 2, 3, 8))
+    gradient = jax.value_and_grad(everything, (0, 1))
+    plain, moved = jax.jit(gradient)(kernel, x), jax.jit(channels_last(gradient))(kernel, x)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * float(jnp.abs(a).max()))
+    before, after = (list(convolutions(jax.make_jaxpr(f)(kernel, x))) for f in (gradient, channels_last(gradient)))
+    assert len(before) == len(after) >= 10
+    assert set(before) != {CHANNELS_LAST}  # what would be slow in a loop
+    assert set(after) == {CHANNELS_LAST}
+
+
+def test_a_training_step_has_channels_last():
+    x, y = jnp.ones((4, 6, 5, 2)), jnp.zeros(4, jnp.int32)
+    module = nn.Sequential([nn.Conv(4, (3, 3), strides=2), nn.relu, nn.Conv(3, (2, 2)), lambda f: f.mean((1, 2))])
+    network = bdl.from_linen(module, module.init(KEY, x))
+    model = bdl.Model(network, bdl.likelihoods.Categorical())
+    posterior = bdl.variational(network.params, bdl.families.normal(0.1))
+    algorithm = bdl.inference.vi(optax.adam(1e-3))
+    state = algorithm.init(KEY, *bdl.bind(posterior, model, x), num_data=4)
+    step = lambda key, arrays: algorithm.step(key, arrays, (x, y))[1].elbo
+    found = list(convolutions(jax.make_jaxpr(step)(KEY, state)))
+    assert len(found) > 4
+    assert set(found) == {CHANNELS_LAST}
