@@ -11,12 +11,12 @@ class Candidate(NamedTuple):
 
     Attributes:
         family: its initialiser.
-        step, predict: goals, as ratios to the deterministic network.
+        step, predict: goals, as ratios to the deterministic network; `None` where there is none.
         prior: `None` for the default one.
     """
 
     family: Any
-    step: float
+    step: float | None
     predict: float
     prior: Any = None
 
@@ -34,7 +34,7 @@ CANDIDATES = {
     "normal, one scale": Candidate(families.normal(0.05, tied="array"), 2.3, 2.0),
     "normal, Flipout": Candidate(families.normal(0.05, local="flipout"), 2.3, 2.0),
     "radial": Candidate(families.radial(0.05), 2.3, 2.0),
-    "low_rank_normal, rank 2": Candidate(families.low_rank_normal(2, scale=0.05), 3.0, 3.0),
+    "low_rank_normal, rank 2": Candidate(families.low_rank_normal(2, scale=0.05), None, 3.0),
     # It holds a matrix over the weights of an array, which is for small ones.
     "full_normal, last layer": Candidate({"Dense_3/*": families.full_normal(0.05)}, 2.3, 2.0),
     "normal, scale mixture prior": Candidate(families.normal(0.05), 2.3, 2.0, priors.scale_mixture()),
