@@ -1,0 +1,235 @@
+"""Kendall and Gal (2017) on small data: does each part of the uncertainty do what it is said to do?
+
+    python -m benchmarks.kendall_gal --data DIR                        # all four, half an hour on two cores
+    python -m benchmarks.kendall_gal labels --data DIR --posterior normal
+
+* `regression`: their Table 3 on the power plant (9,568 × 4, split 0), `HeteroscedasticNormal`. On 1/4, 1/2 and all of
+  the training examples; out of the data: the test inputs moved by 4 standard deviations in a random direction.
+* `digits`: the same with MNIST (LeNet, `HeteroscedasticCategorical`), on 2,500, 5,000 and 10,000 images; out of the
+  data: notMNIST. As in the paper, aleatoric is the expected entropy and epistemic the variance of the logits.
+* `labels`: Fashion-MNIST, 10,000 images, where 20 % of the T-shirts and of the shirts are labelled as the other. Plain
+  against heteroscedastic classification, with test labels that are confused likewise and with the true ones.
+* `humans`: a ResNet-8 trained on 10,000 images of CIFAR-10; its expected entropy on the 10,000 test images against the
+  entropy of the labels that about fifty people gave each of them (CIFAR-10H).
+
+The posterior is Monte Carlo dropout (`--posterior dropout`, on the dense layers; of the residual network on its last
+two stages and the head) or mean field (`normal`, on the last layer; see `--help`).
+DIR is the folder above `uci`, `mnist`, `notmnist`, `fashion_mnist` and `cifar10`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from scipy.stats import spearmanr
+
+import bdl
+from benchmarks import _command
+from benchmarks._segmentation import calibration_error
+from benchmarks._timing import environment
+from benchmarks.uci import part as uci_part
+from benchmarks.uci import read as read_uci
+
+CLASSES, SWAPPED, SHARE = 10, (0, 6), 0.2
+
+
+def load(folder: Path, file: str) -> dict[str, np.ndarray]:
+    path = folder / file
+    if not path.is_file():
+        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above it.")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def fit(network: Any, likelihood: Any, families: Any, x: Any, y: Any, args: argparse.Namespace, steps: int) -> Any:
+    """Posterior and model after `steps` steps on batches of 128."""
+    key = jax.random.key(args.seed)
+    posterior, model = bdl.variational(network.params, families), bdl.Model(network, likelihood)
+    algorithm = bdl.inference.vi(optax.adam(optax.cosine_decay_schedule(2e-3, steps)))
+    fitted = bdl.fit(key, algorithm, posterior, model, (x, y), num_steps=steps, batch_size=128, progress=False)
+    return fitted.posterior, fitted.model
+
+
+def predict(fitted: Any, x: np.ndarray, args: argparse.Namespace) -> Any:
+    posterior, model = fitted
+    draws = args.draws if posterior.families else None
+    return bdl.predict(jax.random.key(args.seed + 1), posterior, model, x, num_samples=draws, batch_size=500)
+
+
+def families(args: argparse.Namespace, wide: list[str], head: str) -> dict[str, Any]:
+    if args.posterior == "dropout":
+        return dict.fromkeys(wide, bdl.families.bernoulli_dropout(args.rate))
+    return {head: bdl.families.normal(0.05)}
+
+
+def _split(inside: Any, outside: Any, epistemic: Callable[[Any], Any]) -> dict[str, float]:
+    found = {}
+    for where, prediction in (("in", inside), ("out", outside)):
+        found[f"aleatoric_{where}"] = float(np.mean(prediction.aleatoric))
+        found[f"epistemic_{where}"] = float(np.mean(epistemic(prediction)))
+        found[f"ratio_{where}"] = found[f"epistemic_{where}"] / found[f"aleatoric_{where}"]
+    return found
+
+
+def regression(args: argparse.Namespace) -> dict[str, Any]:
+    """Table 3 for a regression; variances in the square of the standardised target's unit."""
+    data = uci_part(read_uci(args.data / "uci", "power-plant"), validation=False)
+    x, y, x_new, y_new = (a[0] for a in (data.x, data.y, data.x_new, data.y_new))
+    direction = np.random.default_rng(args.seed).normal(size=x_new.shape)
+    far = (x_new + 4 * direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)
+    rows = {}
+    for share in (4, 2, 1):
+        network = bdl.networks.mlp(jax.random.key(args.seed), x[:1], (50, 50), 2)
+        chosen = families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
+        count = len(x) // share
+        fitted = fit(network, bdl.likelihoods.HeteroscedasticNormal(), chosen, x[:count], y[:count], args, args.steps)
+        found = predict(fitted, x_new, args)
+        rows[str(count)] = {"rmse": float(np.sqrt(np.mean((found.mean - y_new) ** 2)))} | _split(
+            found, predict(fitted, far, args), lambda p: p.epistemic
+        )
+    return rows
+
+
+def _images(array: np.ndarray) -> np.ndarray:
+    return (array.reshape(len(array), 28, 28, 1) / 255).astype(np.float32)
+
+
+def _lenet(x: np.ndarray, args: argparse.Namespace, heads: int) -> tuple[Any, dict[str, Any]]:
+    network = bdl.networks.lenet(jax.random.key(args.seed), x[:1], heads)
+    return network, families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
+
+
+def digits(args: argparse.Namespace) -> dict[str, Any]:
+    """Table 3 for a classification: expected entropy in nats, and the variance of the logits."""
+    data = load(args.data, "mnist/mnist.npz")
+    x, y = _images(data["x_train"]), data["y_train"].astype(np.int32)
+    x_new, y_new = _images(data["x_test"]), data["y_test"]
+    others = load(args.data, "notmnist/notmnist_t10k.npz")
+    far = _images(next(a for a in others.values() if a.ndim >= 2 and a[0].size == 784))
+    rows = {}
+    for count in (2_500, 5_000, 10_000):
+        network, chosen = _lenet(x, args, 2 * CLASSES)
+        fitted = fit(
+            network, bdl.likelihoods.HeteroscedasticCategorical(10), chosen, x[:count], y[:count], args, args.steps
+        )
+        found = predict(fitted, x_new, args)
+        rows[str(count)] = {"error": float(np.mean(np.argmax(found.probs, 1) != y_new))} | _split(
+            found, predict(fitted, far, args), lambda p: p.logit_variance
+        )
+    return rows
+
+
+def _confused(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Labels of which 20 % of two classes are those of the other."""
+    swap = np.random.default_rng(seed).random(len(labels)) < SHARE
+    first, second = SWAPPED
+    other = np.where(labels == first, second, np.where(labels == second, first, labels))
+    return np.where(swap, other, labels).astype(np.int32)
+
+
+def labels(args: argparse.Namespace) -> dict[str, Any]:
+    """Label noise in two classes: what the noise model makes of it."""
+    data = load(args.data, "fashion_mnist/fashion_mnist.npz")
+    x, y = _images(data["x_train"][:10_000]), _confused(data["y_train"][:10_000], 0)
+    x_new, true = _images(data["x_test"]), data["y_test"].astype(np.int32)
+    noisy = _confused(true, 1)
+    two = np.isin(true, SWAPPED)
+    rows = {}
+    for name, likelihood, heads in (
+        ("plain", bdl.likelihoods.Categorical(), CLASSES),
+        ("heteroscedastic", bdl.likelihoods.HeteroscedasticCategorical(10), 2 * CLASSES),
+    ):
+        network, chosen = _lenet(x, args, heads)
+        found = predict(fit(network, likelihood, chosen, x, y, args, args.steps), x_new, args)
+        probs = np.asarray(found.probs)
+        nll = lambda given, probs=probs: float(-np.log(probs[np.arange(len(given)), given] + 1e-30).mean())
+        rows[name] = {
+            "nll": nll(noisy),
+            "nll_true_labels": nll(true),
+            "error_true_labels": float(np.mean(probs.argmax(1) != true)),
+            "ece": calibration_error(probs.max(1), probs.argmax(1) == noisy),
+            "aleatoric_confused": float(np.mean(found.aleatoric[two])),
+            "aleatoric_others": float(np.mean(found.aleatoric[~two])),
+        }
+    return rows
+
+
+def humans(args: argparse.Namespace) -> dict[str, Any]:
+    """Expected entropy against the entropy of what people say."""
+    data = load(args.data, "cifar10/cifar10_train_first10k.npz") | load(args.data, "cifar10/cifar10_test.npz")
+    counts = load(args.data, "cifar10/cifar10h_counts.npz")["counts"].astype(float)
+    people = counts / counts.sum(1, keepdims=True)
+    entropy = -np.sum(people * np.log(np.maximum(people, 1e-12)), 1)
+    x, x_new = ((data[name] / 255 - 0.47) / 0.25 for name in ("x_train", "x_test"))
+    x, x_new = x.astype(np.float32), x_new.astype(np.float32)
+    x, y = np.concatenate([x, x[:, :, ::-1]]), np.tile(data["y_train"].astype(np.int32), 2)
+    rows = {}
+    for name, likelihood, heads in (
+        ("plain", bdl.likelihoods.Categorical(), CLASSES),
+        ("heteroscedastic", bdl.likelihoods.HeteroscedasticCategorical(10), 2 * CLASSES),
+    ):
+        network = bdl.networks.resnet(jax.random.key(args.seed), x[:1], heads, depth=8)
+        wide = ["ResidualBlock_1/*/kernel", "ResidualBlock_2/*/kernel", "head/kernel"]
+        fitted = fit(network, likelihood, families(args, wide, "head/*"), x, y, args, args.steps)
+        found = predict(fitted, x_new, args)
+        probs = np.asarray(found.probs)
+        rows[name] = {
+            "error": float(np.mean(probs.argmax(1) != data["y_test"])),
+            "rank_correlation_aleatoric": float(spearmanr(found.aleatoric, entropy).statistic),
+            "rank_correlation_epistemic": float(spearmanr(found.epistemic, entropy).statistic),
+            "mean_aleatoric": float(np.mean(found.aleatoric)),
+            "mean_entropy_of_people": float(entropy.mean()),
+            "cross_entropy_to_people": float(-(people * np.log(probs + 1e-30)).sum(1).mean()),
+            "ece": calibration_error(probs.max(1), probs.argmax(1) == data["y_test"]),
+        }
+    return rows
+
+
+STUDIES = {"regression": regression, "digits": digits, "labels": labels, "humans": humans}
+
+
+def table(rows: dict[str, Any]) -> str:
+    """The rows of a study as Markdown."""
+    names = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(n.replace("_", " ") for n in names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [f"| {label} | " + " | ".join(f"{row[n]:.4g}" for n in names) + " |" for label, row in rows.items()]
+    return "\n".join(lines)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _command.parser(__doc__, ".")
+    parser.add_argument("studies", nargs="*", choices=[[], *STUDIES], default=[], help="default: all four")
+    parser.add_argument("--posterior", choices=("dropout", "normal"), default="dropout", help="default: %(default)s")
+    parser.add_argument("--rate", type=float, default=0.2, help="of dropout, default: %(default)s")
+    parser.add_argument("--steps", type=int, default=2_000, help="of a fit, default: %(default)s")
+    parser.add_argument("--draws", type=int, default=50, help="of the weights at prediction, default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="folder of kendall_gal.json; what is in it is not run again")
+    parser.add_argument("--fast", action="store_true", help="5 steps, 2 draws: does it run?")
+    args = _command.parse(parser, argv)
+    if args.fast:
+        args.steps, args.draws = 5, 2
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run what the command line asks for, save after every study, print the tables."""
+    args = _arguments(argv)
+    results = _command.Results(args.output, "kendall_gal.json")
+    results["environment"] = environment()
+    for name in args.studies or STUDIES:
+        label = f"{name}, {args.posterior}"
+        if label not in results:
+            results[label] = STUDIES[name](args)
+            results.save()
+        print(f"\n{label}\n\n{table(results[label])}", flush=True)
+    return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
