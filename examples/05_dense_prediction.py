@@ -8,7 +8,7 @@ A U-Net gives each pixel its class. Its logits have noise of a size that it pred
 
 The scenes have patches of fog, in training too: the label of a pixel in fog is that of the digit behind, which the
 pixels hardly tell (aleatoric). Then something that training has not shown is put into each test image (epistemic): a
-digit of 5 to 9, or a disc of squares; the same into streets. The rims of digits are void: neither trained on nor scored.
+digit of 5 to 9, or a disc of squares; into streets as well. The rims of digits are void: not trained on, not scored.
 
 What to expect: the parts are not told apart cleanly, in the paper neither. In fog the epistemic part rises too, and at
 what is new the aleatoric one. But entropy calls fog stranger than a never-seen digit (area under the ROC curve 0.46),
