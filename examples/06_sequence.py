@@ -72,7 +72,7 @@ def from_file(path: Path, column: str) -> tuple[np.ndarray, np.ndarray]:
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    first, *others = rows[0]
+    first, *others = filter(None, rows[0])  # cells beyond the header have no name
     if column not in others:
         parser.error(f"{path}: no column {column!r}; the columns are {', '.join(others)}. Name one with --column.")
     months = np.array([row[first][:7] for row in rows], "datetime64[M]").astype(int)
