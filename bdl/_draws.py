@@ -1,6 +1,7 @@
 """What all functions over draws of a posterior share: draw `index`, how many, how many at once."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,10 +71,12 @@ def check_counts(verb: str, posterior: Any, model: Model, num_samples: int | Non
 
 def default_chunk(x: Any) -> int:
     """Draws at once for these inputs: as many as fill the device, measured in rows of activations."""
-    # A device with memory of its own is an accelerator, on which small programs wait for each other.
-    rows = _ROWS_HOST if jax.local_devices()[0].memory_stats() is None else _ROWS_ACCELERATOR
-    examples = max([a.shape[0] for a in jax.tree.leaves(x) if a.ndim] or [1])
-    return max(1, rows // max(examples, 1))
+    # A device with memory of its own is an accelerator, on which small programs wait for each other. On a host a pixel
+    # or a time step is a row: the draws of one image fill the caches.
+    accelerator = jax.local_devices()[0].memory_stats() is not None
+    rows = _ROWS_ACCELERATOR if accelerator else _ROWS_HOST
+    shapes = [a.shape[:1] if accelerator or a.ndim < 3 else a.shape[:-1] for a in jax.tree.leaves(x) if a.ndim]
+    return max(1, rows // max([*map(math.prod, shapes), 1]))
 
 
 def refuse_silent(posterior: Any, model: Model, x: Any, num_samples: int | None) -> None:
