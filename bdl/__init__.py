@@ -9,12 +9,12 @@ from bdl import families, inference, likelihoods, networks, noise, objectives, p
 from bdl._activation_maps import ActivationMaps, activation_maps
 from bdl._bind import bind
 from bdl._health import health
-from bdl._latent import latent
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
 from bdl.fit import Fitted, History, fit
 from bdl.function_draw import function_draw
 from bdl.kl import kl
+from bdl.likelihoods._latent import latent
 from bdl.log_predictive import log_predictive
 from bdl.model import Model
 from bdl.networks import from_linen, from_nnx, network

@@ -28,7 +28,7 @@ LAYERS = (
     {"networks", "likelihoods", "metrics", "uncertainty"},
     {"priors", "families"},
     {"noise"},
-    {"_latent", "posteriors", "model"},
+    {"posteriors", "model"},
     {"_bind", "kl", "_outputs"},
     {"objectives"},
     {"inference", "_draws", "_mixture"},

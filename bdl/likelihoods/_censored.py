@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,15 +10,8 @@ from jax.scipy.special import log_ndtr
 from numpyro import distributions as dist
 
 from bdl.likelihoods import _targets
-from bdl.likelihoods._base import (
-    Likelihood,
-    as_likelihood,
-    call,
-    check_targets,
-    is_reweighted,
-    log_prob,
-    training_weight,
-)
+from bdl.likelihoods._base import as_likelihood
+from bdl.likelihoods._wrapped import Wrapped
 
 
 def censored(likelihood: Any) -> "Censored":
@@ -49,29 +41,18 @@ def censored(likelihood: Any) -> "Censored":
     return Censored(as_likelihood(likelihood))
 
 
-class Censored(eqx.Module):
+class Censored(Wrapped):
     """A likelihood with right-censored targets. Made by `censored`."""
-
-    likelihood: Likelihood
-
-    @property
-    def is_reweighted(self) -> bool:
-        """Whether training weighs examples."""
-        return is_reweighted(self.likelihood)
-
-    def __call__(self, outputs: Any, *, key: Any = None) -> dist.Distribution:
-        """The distribution of the targets, were they not censored."""
-        return call(self.likelihood, outputs, key)
 
     def log_prob(self, distribution: dist.Distribution, y: Any) -> jax.Array:
         """Log p(y), or log P(Y > y) where it is censored, in nats."""
         y, is_censored = self._pair(distribution, y)
-        observed = log_prob(self.likelihood, distribution, y)
+        observed = super().log_prob(distribution, y)
         return jnp.where(is_censored, log_survival(distribution, y), observed)
 
     def training_weight(self, distribution: dist.Distribution, y: Any) -> Any:
         """The weights of `likelihood`."""
-        return training_weight(self.likelihood, distribution, self._pair(distribution, y)[0])
+        return super().training_weight(distribution, self._pair(distribution, y)[0])
 
     def check_targets(self, distribution: dist.Distribution, y: Any) -> None:
         """Whether the targets are a pair, whose first is what `likelihood` takes.
@@ -80,7 +61,7 @@ class Censored(eqx.Module):
             ValueError, TypeError: they are not.
         """
         values, _ = self._pair(distribution, jax.tree.map(np.asarray, y))
-        check_targets(self.likelihood, distribution, values)
+        super().check_targets(distribution, values)
         jax.eval_shape(lambda: log_survival(distribution, jnp.asarray(values)))
 
     def _pair(self, distribution: dist.Distribution, y: Any) -> tuple[Any, jax.Array]:

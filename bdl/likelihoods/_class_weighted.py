@@ -2,23 +2,15 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
 from bdl.likelihoods import _targets
-from bdl.likelihoods._base import (
-    Likelihood,
-    as_likelihood,
-    call,
-    check_targets,
-    is_reweighted,
-    log_prob,
-    training_weight,
-)
+from bdl.likelihoods._base import as_likelihood
 from bdl.likelihoods._masked import Masked
+from bdl.likelihoods._wrapped import Wrapped
 
 
 def class_weighted(likelihood: Any, weights: Any) -> "ClassWeighted":
@@ -55,24 +47,15 @@ def class_weighted(likelihood: Any, weights: Any) -> "ClassWeighted":
     return ClassWeighted(as_likelihood(likelihood), weights / weights.mean())
 
 
-class ClassWeighted(eqx.Module):
+class ClassWeighted(Wrapped):
     """A likelihood over classes that is trained on a reweighted loss. Made by `class_weighted`."""
 
-    likelihood: Likelihood
     weights: jax.Array
 
     @property
     def is_reweighted(self) -> bool:
         """Yes."""
         return True
-
-    def __call__(self, outputs: Any, *, key: Any = None) -> dist.Distribution:
-        """The distribution of the classes, without weights."""
-        return call(self.likelihood, outputs, key)
-
-    def log_prob(self, distribution: dist.Distribution, y: Any) -> jax.Array:
-        """The log-probabilities of `likelihood`, without weights."""
-        return log_prob(self.likelihood, distribution, y)
 
     def training_weight(self, distribution: dist.Distribution, y: Any) -> jax.Array:
         """The weight of each target's class.
@@ -82,10 +65,7 @@ class ClassWeighted(eqx.Module):
         """
         self._check_count(distribution)
         _targets.check_shape(distribution, y)
-        weights = self.weights[y.astype(jnp.int32)]
-        return (
-            weights * training_weight(self.likelihood, distribution, y) if is_reweighted(self.likelihood) else weights
-        )
+        return self.weights[y.astype(jnp.int32)] * super().training_weight(distribution, y)
 
     def check_targets(self, distribution: dist.Distribution, y: Any) -> None:
         """As `likelihood` does.
@@ -94,7 +74,7 @@ class ClassWeighted(eqx.Module):
             ValueError: there are not as many weights as classes; or as in `likelihood`.
         """
         self._check_count(distribution)
-        check_targets(self.likelihood, distribution, y)
+        super().check_targets(distribution, y)
 
     def _check_count(self, distribution: dist.Distribution) -> None:
         count = _count(distribution)

@@ -11,15 +11,8 @@ from numpyro import distributions as dist
 
 from bdl._data_checks import place
 from bdl.likelihoods import _targets
-from bdl.likelihoods._base import (
-    Likelihood,
-    as_likelihood,
-    call,
-    check_targets,
-    is_reweighted,
-    log_prob,
-    training_weight,
-)
+from bdl.likelihoods._base import as_likelihood
+from bdl.likelihoods._wrapped import Wrapped
 
 
 def masked(likelihood: Any, void: float | None = None) -> "Masked":
@@ -54,29 +47,19 @@ def masked(likelihood: Any, void: float | None = None) -> "Masked":
     return Masked(as_likelihood(likelihood), void)
 
 
-class Masked(eqx.Module):
+class Masked(Wrapped):
     """A likelihood with targets of which some were not observed. Made by `masked`."""
 
-    likelihood: Likelihood
     void: float | None = eqx.field(static=True)
-
-    @property
-    def is_reweighted(self) -> bool:
-        """Whether training weighs examples."""
-        return is_reweighted(self.likelihood)
-
-    def __call__(self, outputs: Any, *, key: Any = None) -> dist.Distribution:
-        """The distribution of all targets, observed or not."""
-        return call(self.likelihood, outputs, key)
 
     def log_prob(self, distribution: dist.Distribution, y: Any) -> jax.Array:
         """The log-probabilities of the targets' elements in nats, 0 where they were not observed."""
         y, observed = self._filled(distribution, y)
-        return jnp.where(observed, log_prob(self.likelihood, distribution, y), 0.0)
+        return jnp.where(observed, super().log_prob(distribution, y), 0.0)
 
     def training_weight(self, distribution: dist.Distribution, y: Any) -> Any:
         """The weights of `likelihood`."""
-        return training_weight(self.likelihood, distribution, self._filled(distribution, y)[0])
+        return super().training_weight(distribution, self._filled(distribution, y)[0])
 
     def check_targets(self, distribution: dist.Distribution, y: Any) -> None:
         """Whether each example has something observed, and that is what `likelihood` takes.
@@ -92,7 +75,7 @@ class Masked(eqx.Module):
                 f"{int(empty.sum())} of {len(empty)} examples in all. Leave them out: keep = observed.reshape(len(y), "
                 "-1).any(1); x, y = x[keep], y[keep]."
             )
-        check_targets(self.likelihood, distribution, jax.tree.map(np.asarray, filled))
+        super().check_targets(distribution, jax.tree.map(np.asarray, filled))
 
     def _filled(self, distribution: dist.Distribution, y: Any) -> tuple[Any, jax.Array]:
         # The targets with some value that can be where void was, so that nothing is NaN; and which were observed.

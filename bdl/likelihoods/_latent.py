@@ -3,19 +3,15 @@
 import copy
 from typing import Any
 
-import equinox as eqx
 import jax
 from numpyro import distributions as dist
 
-from bdl.likelihoods import Likelihood, as_likelihood
-from bdl.likelihoods import _base as likelihoods
-from bdl.likelihoods._base import call
+from bdl.likelihoods._base import as_likelihood, is_reweighted
+from bdl.likelihoods._wrapped import Wrapped
 
 
-class Latent(eqx.Module):
+class Latent(Wrapped):
     """A likelihood that also counts the latents' weight. See `latent`."""
-
-    likelihood: Likelihood
 
     def __call__(self, outputs: Any, *, key: Any = None) -> dist.Distribution:
         """The distribution of the targets given the latents, with the latents' `log_weight` [N] beside it.
@@ -29,18 +25,14 @@ class Latent(eqx.Module):
                 "bdl.networks.vae, or return LatentOutputs(outputs, log_weight) from your own network."
             )
         # A copy: the distribution may be one that the user keeps.
-        distribution = copy.copy(call(self.likelihood, outputs.outputs, key))
+        distribution = copy.copy(super().__call__(outputs.outputs, key=key))
         distribution.log_weight = outputs.log_weight
         return distribution
 
     def log_prob(self, distribution: dist.Distribution, y: Any) -> jax.Array:
         """The terms log p(yₙ | zₙ) + log p(zₙ) − log q(zₙ | xₙ) in nats, [N]."""
-        log_prob = likelihoods.log_prob(self.likelihood, distribution, y)
+        log_prob = super().log_prob(distribution, y)
         return log_prob.sum(axis=tuple(range(1, log_prob.ndim))) + distribution.log_weight
-
-    def check_targets(self, distribution: dist.Distribution, y: Any) -> None:
-        """Whether the targets are what the likelihood takes."""
-        likelihoods.check_targets(self.likelihood, distribution, y)
 
 
 def latent(likelihood: Any) -> Latent:
@@ -74,6 +66,6 @@ def latent(likelihood: Any) -> Latent:
         (5,)
     """
     likelihood = as_likelihood(likelihood)
-    if likelihoods.is_reweighted(likelihood):
+    if is_reweighted(likelihood):
         raise ValueError("latent: a reweighted likelihood gives no bound of the evidence. Pass it without its weights.")
     return Latent(likelihood)
