@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bdl._bind import bind
 from bdl._data_checks import check_data, is_traced
-from bdl._draws import check_counts, default_chunk, draw, each, is_enumerated, once_outside
+from bdl._draws import check_counts, default_chunk, draw, is_enumerated, over_draws
 from bdl._keys import check_key
 from bdl._moments import Moments
 from bdl.model import Model
@@ -118,16 +118,13 @@ def _activation_maps(
     mapping = eqx.tree_at(lambda m: m.network, model, network)
     one = lambda index: draw(key, posterior, mapping, x, "shared", index)[0]
 
-    def add(carry: Any, _: Any) -> tuple[Any, None]:
-        start, maps, bias, error = carry
-        index = start + jnp.arange(chunk)
-        found = each(one, index)
-        valid = index < num_samples
+    def add(carry: Any, found: Any, valid: jax.Array) -> Any:
+        maps, bias, error = carry
         maps, bias = (m.merge(Moments.of(v, valid)) for m, v in ((maps, found.maps), (bias, found.bias)))
-        return (start + chunk, maps, bias, jnp.maximum(error, found.error.max())), None
+        return maps, bias, jnp.maximum(error, found.error.max())
 
     like = jax.eval_shape(one, 0)
-    carry = jnp.zeros((), jnp.int32), Moments.empty(like.maps), Moments.empty(like.bias), jnp.zeros(())
-    (_, maps, bias, error), _ = jax.lax.scan(once_outside(add, carry), carry, length=-(-num_samples // chunk))
+    carry = Moments.empty(like.maps), Moments.empty(like.bias), jnp.zeros(())
+    maps, bias, error = over_draws(one, add, carry, num_samples, chunk)
     spread = jnp.sqrt(maps.variance(ddof=0 if is_enumerated(posterior, model) else 1))
     return ActivationMaps(maps.mean, spread, bias.mean, maps.count.astype(jnp.int32)), error

@@ -41,6 +41,30 @@ def each(function: Any, index: jax.Array) -> Any:
     return jax.vmap(function)(index)
 
 
+def over_draws(
+    one: Callable[[jax.Array], Any], add: Callable[[Any, Any, jax.Array], Any], carry: Any, num_samples: int, chunk: int
+) -> Any:
+    """The last carry of `add(carry, values, valid)` over chunks of draws.
+
+    Args:
+        one: the values of draw `index`.
+        add: `values` are those of a chunk, along axis 0; `valid` [chunk] says which are no padding.
+        carry: the first one.
+        num_samples: how many draws.
+        chunk: how many at once.
+    """
+
+    def body(state: Any, _: Any) -> tuple[Any, None]:
+        start, carry = state
+        index = start + jnp.arange(chunk)
+        return (start + chunk, add(carry, each(one, index), index < num_samples)), None
+
+    # The draws are counted in the carry: an array of their indices would grow with them.
+    state = jnp.zeros((), jnp.int32), carry
+    (_, carry), _ = jax.lax.scan(once_outside(body, state), state, length=-(-num_samples // chunk))
+    return carry
+
+
 def once_outside(add: Callable[[Any, Any], Any], carry: Any) -> Callable[[Any, Any], Any]:
     """The body of a loop over chunks of draws; what no draw touches (a deterministic trunk) is computed here, once."""
     return hoisted_scan_body(add, carry, None)

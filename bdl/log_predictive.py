@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bdl._bind import bind
 from bdl._data_checks import check_data, is_traced
-from bdl._draws import check_counts, default_chunk, draw, each, once_outside
+from bdl._draws import check_counts, default_chunk, draw, over_draws
 from bdl._in_batches import in_batches, joined
 from bdl._keys import check_key, derive
 from bdl.model import Model
@@ -86,13 +86,8 @@ def _log_predictive(key: Any, posterior: Any, model: Model, x: Any, y: Any, num_
         outputs, draw_key, drawn = draw(key, posterior, model, x, "shared", index)
         return drawn.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
 
-    def add(carry: Any, _: Any) -> tuple[Any, None]:
-        start, total = carry
-        index = start + jnp.arange(chunk)
-        terms = jnp.where((index < num_samples)[:, None], each(one, index), -jnp.inf)
-        return (start + chunk, jnp.logaddexp(total, jax.nn.logsumexp(terms, 0))), None
+    def add(total: jax.Array, terms: jax.Array, valid: jax.Array) -> jax.Array:
+        return jnp.logaddexp(total, jax.nn.logsumexp(jnp.where(valid[:, None], terms, -jnp.inf), 0))
 
-    empty = jnp.full(jax.eval_shape(one, 0).shape, -jnp.inf)
-    carry = jnp.zeros((), jnp.int32), empty
-    (_, total), _ = jax.lax.scan(once_outside(add, carry), carry, length=-(-num_samples // chunk))
+    total: jax.Array = over_draws(one, add, jnp.full(jax.eval_shape(one, 0).shape, -jnp.inf), num_samples, chunk)
     return total - math.log(num_samples)
