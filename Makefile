@@ -55,7 +55,7 @@ bench: $(VENV)/.test  ## run the benchmarks and print their table
 	$(RUN) -m benchmarks
 
 clean:  ## remove the environment and all that was built
-	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .jax_cache .hypothesis
 
 # One stamp per extra of pyproject.toml.
 $(VENV)/.%: pyproject.toml $(VENV)/pyvenv.cfg

@@ -1,6 +1,7 @@
 """Which numbers of a model and a posterior are learned, and which were handed over and stay."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -30,6 +31,16 @@ def learned(value: Any) -> Learned:
         Array(0.3, dtype=float32)
     """
     return Learned(value)
+
+
+def value_of(number: Any) -> Any:
+    """The number itself, of one that may be marked as learned."""
+    return number.value if isinstance(number, Learned) else number
+
+
+def map_learned(function: Callable[[Any], Any], number: Any) -> Any:
+    """`function` of a number that may be marked as learned; the mark stays."""
+    return Learned(function(number.value)) if isinstance(number, Learned) else function(number)
 
 
 def fixed_field(**kwargs: Any) -> Any:

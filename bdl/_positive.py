@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bdl._hyper import Hyper
-from bdl._learned import Learned
+from bdl._learned import Learned, value_of
 
 
 def to_log(name: str, value: Any) -> jax.Array | Learned | Hyper:
@@ -31,4 +31,4 @@ def from_log(log_value: Any) -> jax.Array:
     """The positive number whose logarithm is stored."""
     if isinstance(log_value, Hyper):
         return log_value.value
-    return jnp.exp(log_value.value if isinstance(log_value, Learned) else log_value)
+    return jnp.exp(value_of(log_value))

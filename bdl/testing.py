@@ -48,20 +48,22 @@ def check_prior(prior: Any, params: Any) -> None:
     value = jax.jit(lambda p, w: p.log_prob(w))(prior, params)
     _say(value.shape == (), f"log_prob must return a scalar, got shape {value.shape}: sum over the weights")
     _say(value.dtype == jnp.float32, f"log_prob must be float32, got {value.dtype}")
-    _say(bool(jnp.isfinite(value)), f"log_prob of the params is {value}: a prior must be finite where weights may be")
-    gradient = jax.grad(prior.log_prob)(params)
+    _say(bool(np.isfinite(value)), f"log_prob of the params is {value}: a prior must be finite where weights may be")
+    gradient = jax.jit(jax.grad(prior.log_prob))(params)
     _check_finite("the gradient of log_prob", gradient)
     stacked = jax.tree.map(lambda a: jnp.stack([a, a + 0.1]), params)
-    _close("log_prob under vmap", jax.vmap(prior.log_prob)(stacked)[0], value, 1e-4)
+    _close("log_prob under vmap", jax.jit(jax.vmap(prior.log_prob))(stacked)[0], value, 1e-4)
     low = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
-    _say(prior.log_prob(low).dtype == jnp.float32, "log_prob of bfloat16 params must be computed in float32")
+    dtype = jax.eval_shape(prior.log_prob, low).dtype
+    _say(dtype == jnp.float32, "log_prob of bfloat16 params must be computed in float32")
     if hasattr(prior, "distribution"):
-        parts = [
-            0.0 if d is None else jnp.broadcast_to(d.log_prob(a), a.shape).sum()
-            for path, a in named_leaves(params).items()
-            for d in [prior.distribution(path, a)]
-        ]
-        _close("log_prob against the sum of `distribution` over the arrays", value, jnp.sum(jnp.array(parts)), 1e-4)
+
+        @jax.jit
+        def total(params: Any) -> Any:
+            distributions = [(prior.distribution(path, a), a) for path, a in named_leaves(params).items()]
+            return sum(jnp.broadcast_to(d.log_prob(a), a.shape).sum() for d, a in distributions if d is not None)
+
+        _close("log_prob against the sum of `distribution` over the arrays", value, total(params), 1e-4)
 
 
 def check_family(initialiser: Callable[[Any], Any], *, num_samples: int = 20_000) -> None:
@@ -78,17 +80,17 @@ def check_family(initialiser: Callable[[Any], Any], *, num_samples: int = 20_000
         >>> import bdl, bdl.testing
         >>> bdl.testing.check_family(bdl.families.normal(scale=0.1), num_samples=2_000)
     """
-    array = jnp.linspace(-1.0, 1.5, 12).reshape(4, 3)
+    array = jnp.asarray(np.linspace(-1.0, 1.5, 12, dtype=np.float32).reshape(4, 3))
     family = initialiser(array)
     _say(is_family(family), f"the initialiser must return a family with `sample` and `mean`, got {family!r}")
     _check_pytree("family", family)
     keys = jax.random.split(jax.random.key(1), num_samples)
     sample = jax.jit(jax.vmap(family.sample))
-    draws = sample(jax.random.clone(keys))
+    draws = np.asarray(sample(jax.random.clone(keys)), np.float64)
     _say(draws.shape[1:] == array.shape, f"sample must have the array's shape {array.shape}, got {draws.shape[1:]}")
     _close("the same key must give the same draw", sample(keys), draws, 1e-6)
     error = _ERRORS * draws.std(0) / np.sqrt(num_samples) + 1e-3
-    _say(bool(jnp.all(jnp.abs(draws.mean(0) - family.mean) < error)), "the draws' mean is not `mean`")
+    _say(bool(np.all(np.abs(draws.mean(0) - family.mean) < error)), "the draws' mean is not `mean`")
     square = lambda f: jnp.sum(f.sample(jax.random.key(2)) ** 2)
     _check_finite("the gradient of a draw", jax.jit(jax.grad(square))(_float(family)))
     low = initialiser(array.astype(jnp.bfloat16))
@@ -97,11 +99,11 @@ def check_family(initialiser: Callable[[Any], Any], *, num_samples: int = 20_000
         "a draw of a bfloat16 array must be bfloat16",
     )
     if hasattr(family, "log_prob"):
-        _say(family.log_prob(array).shape == (), "log_prob must return a scalar: sum over the weights")
+        _say(jax.eval_shape(family.log_prob, array).shape == (), "log_prob must return a scalar: sum over the weights")
         if hasattr(family, "entropy"):
-            terms = -jax.jit(jax.vmap(family.log_prob))(draws)
+            terms = -np.asarray(jax.jit(jax.vmap(family.log_prob))(draws), np.float64)
             tolerance = _ERRORS * terms.std() / np.sqrt(num_samples) + 1e-3
-            _say(bool(jnp.abs(terms.mean() - family.entropy()) < tolerance), "entropy is not the mean of −log_prob")
+            _say(bool(np.abs(terms.mean() - family.entropy()) < tolerance), "entropy is not the mean of −log_prob")
     if hasattr(family, "local"):
         _check_local(family, num_samples)
     learned, _ = partition(Factorised({"w": family}))
@@ -132,7 +134,7 @@ def check_likelihood(likelihood: Any, outputs: Any, targets: Any) -> None:
     _say(value.shape == (rows,), f"the log-likelihood must be one number per example, [{rows}], got {value.shape}")
     _say(value.dtype == jnp.float32, f"the log-likelihood must be float32, got {value.dtype}")
     _check_finite("the log-likelihood", value)
-    gradient = jax.grad(lambda o: score(model, o, targets).sum())(_float(outputs))
+    gradient = jax.jit(jax.grad(lambda o: score(model, o, targets).sum()))(_float(outputs))
     _check_finite("the gradient with respect to the outputs", gradient)
     halves, half_targets = jax.tree.map(lambda a: a[: rows // 2], (outputs, targets))
     if rows > 1:
@@ -173,7 +175,7 @@ def check_posterior(posterior: Any, params: Any) -> None:
         _say(got[path].dtype == array.dtype, f"sample at {path!r} must be {array.dtype}, got {got[path].dtype}")
     _check_finite("a draw", draw)
     _close("the same key must give the same draw", sample(posterior, jax.random.clone(key)), draw, 1e-6)
-    many = jax.vmap(posterior.sample)(jax.random.split(jax.random.key(6), 3))
+    many = jax.jit(jax.vmap(posterior.sample))(jax.random.split(jax.random.key(6), 3))
     for path, array in named_leaves(many).items():
         _say(array.shape[0] == 3, f"sample must work under vmap; at {path!r} it gave shape {array.shape}")
 
@@ -184,22 +186,20 @@ def _check_local(family: Any, num_samples: int) -> None:
     x, copies = jnp.array([0.5, -1.0, 2.0, 1.5]), 4
     posterior = Factorised({"w": bound})
     keys = jax.random.split(jax.random.key(7), num_samples)
-    shared = jax.jit(jax.vmap(lambda k: x @ posterior.sample(k)["w"]))(keys)
+    shared = np.asarray(jax.jit(jax.vmap(lambda k: x @ posterior.sample(k)["w"]))(keys), np.float64)
     one = lambda k: local(k, lambda params, x: x @ params["w"], {"w": bound}, jnp.broadcast_to(x, (copies, 4)))
     # Copies of one key may depend on each other, as those of Flipout do; keys are independent.
-    noisy = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(8), num_samples // copies))
+    noisy = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(8), num_samples // copies)), np.float64)
     for what, draws, others in (
         ("mean", shared, noisy.mean(1)),
         ("variance", (shared - shared.mean(0)) ** 2, ((noisy - noisy.mean((0, 1))) ** 2).mean(1)),
     ):
-        error = _ERRORS * jnp.sqrt(draws.var(0) / len(draws) + others.var(0) / len(others)) + 1e-3
-        _say(
-            bool(jnp.all(jnp.abs(others.mean(0) - draws.mean(0)) < error)), f"`local` has another {what} than the draws"
-        )
+        error = _ERRORS * np.sqrt(draws.var(0) / len(draws) + others.var(0) / len(others)) + 1e-3
+        _say(bool(np.all(np.abs(others.mean(0) - draws.mean(0)) < error)), f"`local` has another {what} than the draws")
     centred = noisy - noisy.mean((0, 1))
     products = (centred[:, 1:] * centred[:, :-1]).mean(1)
     error = _ERRORS * products.std(0) / np.sqrt(len(products)) + 1e-6
-    _say(bool(jnp.all(jnp.abs(products.mean(0)) < error)), "`local` gives examples correlated draws")
+    _say(bool(np.all(np.abs(products.mean(0)) < error)), "`local` gives examples correlated draws")
 
 
 def _check_pytree(what: str, node: Any) -> None:
@@ -216,13 +216,16 @@ def _float(tree: Any) -> Any:
 
 def _check_finite(what: str, tree: Any) -> None:
     for path, array in named_leaves(tree).items():
-        _say(bool(jnp.all(jnp.isfinite(array))), f"{what} is not finite{f' at {path!r}' if path else ''}")
+        _say(
+            bool(np.all(np.isfinite(array))),
+            f"{what} is not finite{f' at {path!r}' if path else ''}",
+        )
 
 
 def _close(what: str, got: Any, expected: Any, tolerance: float) -> None:
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        gap = float(jnp.max(jnp.abs(a.astype(jnp.float32) - jnp.asarray(b).astype(jnp.float32))))
-        scale = 1.0 + float(jnp.max(jnp.abs(jnp.asarray(b).astype(jnp.float32))))
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        gap, scale = float(np.max(np.abs(a - b))), 1.0 + float(np.max(np.abs(b)))
         _say(gap <= tolerance * scale, f"{what}: differs by {gap}")
 
 

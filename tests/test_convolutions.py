@@ -10,6 +10,7 @@ from jax import lax
 import bdl
 from bdl._convolutions import channels_last
 from bdl._equation import open_jaxpr
+from tests.arrays import normals
 
 KEY = jax.random.key(0)
 CHANNELS_LAST = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)
@@ -40,7 +41,7 @@ def everything(kernel, x):
 
 
 def test_values_and_gradients_are_the_same_and_axes_in_order():
-    x, kernel = jax.random.normal(KEY, (4, 9, 7, 6)), jax.random.normal(jax.random.key(1), (3, 2, 3, 8))
+    x, kernel = normals(0, 4, 9, 7, 6), normals(1, 3, 2, 3, 8)
     gradient = jax.value_and_grad(everything, (0, 1))
     plain, moved = jax.jit(gradient)(kernel, x), jax.jit(channels_last(gradient))(kernel, x)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(moved), strict=True):

@@ -11,6 +11,7 @@ import bdl
 from bdl import testing
 from bdl.networks import Use
 from bdl.noise import find_uses, local
+from tests.arrays import normals
 from tests.local_moments import check_local
 from tests.test_noise import NETWORKS, families_for
 
@@ -107,7 +108,7 @@ def test_objectives_learn_the_rate_and_predictions_are_hard():
     network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.asarray(KERNEL, jnp.float32)})
     model = bdl.Model(network, bdl.likelihoods.Normal(scale=0.1), PRIOR)
     posterior = bdl.variational(network.params, families.concrete_dropout(0.3))
-    x = jax.random.normal(jax.random.key(1), (50, 3))
+    x = normals(1, 50, 3)
 
     def log_likelihood(posterior, noise):
         data = (x, x @ KERNEL.astype(np.float32))

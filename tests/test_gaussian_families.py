@@ -11,6 +11,7 @@ import bdl
 from bdl import testing
 from bdl.networks import Use
 from bdl.noise import find_uses, local
+from tests.arrays import normals
 from tests.local_moments import check_local
 from tests.test_noise import NETWORKS, families_for
 
@@ -22,10 +23,6 @@ INITIALISERS = {
     "full": families.full_normal(scale=0.2),
     "radial": families.radial(scale=0.3),
 }
-
-
-def normals(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
 
 
 def low_rank(seed=0, shape=(3, 2), rank=2):

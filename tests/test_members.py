@@ -13,13 +13,14 @@ import bdl
 from bdl import testing
 from bdl._outputs import draw_outputs
 from bdl.families._masksembles import fixed_masks
+from tests.arrays import normals
 
 key = jax.random.key(0)
 PARAMS = {
-    "a": {"kernel": jax.random.normal(jax.random.key(1), (5, 6)), "bias": jnp.zeros(6)},
-    "b": {"kernel": jax.random.normal(jax.random.key(2), (6, 2))},
+    "a": {"kernel": normals(1, 5, 6), "bias": jnp.zeros(6)},
+    "b": {"kernel": normals(2, 6, 2)},
 }
-X = jax.random.normal(jax.random.key(3), (7, 5))
+X = normals(3, 7, 5)
 
 
 def apply(params, x):
@@ -165,7 +166,7 @@ def test_a_convolution_and_a_scan_have_factors_along_their_own_axes():
             x = nn.RNN(nn.GRUCell(4))(x.reshape(x.shape[0], -1, 6))
             return nn.Dense(1)(x[:, -1])
 
-    x = jax.random.normal(jax.random.key(4), (2, 7, 7, 4))
+    x = normals(4, 2, 7, 7, 4)
     net = bdl.from_linen(Net(), Net().init(key, x))
     deep = bdl.Model(net, bdl.likelihoods.Normal())
     for name in ("masksembles", "rank1_normal, a mixture"):

@@ -13,8 +13,9 @@ from flax import nnx
 from flax.core import freeze
 
 from bdl.networks import Network, from_linen, from_nnx, network, stochastic
+from tests.arrays import normals
 
-X = jax.random.normal(jax.random.key(0), (64, 3))
+X = normals(0, 64, 3)
 
 
 class CallFlag(nn.Module):

@@ -10,9 +10,10 @@ import pytest
 from jax.extend import core
 
 import bdl
+from tests.arrays import normals
 
 key = jax.random.key(0)
-X = jax.random.normal(jax.random.key(1), (6, 5))
+X = normals(1, 6, 5)
 
 
 class Adapted(nn.Module):

@@ -15,12 +15,13 @@ import pytest
 
 import bdl
 from bdl._moments import Moments
+from tests.arrays import normals
 
 KEY = jax.random.key(0)
-X = jax.random.normal(jax.random.key(1), (6, 3))
+X = normals(1, 6, 3)
 params = {
-    "w": jax.random.normal(jax.random.key(2), (3, 8)),
-    "v": jax.random.normal(jax.random.key(3), (8, 2)) / 3,
+    "w": normals(2, 3, 8),
+    "v": normals(3, 8, 2) / 3,
 }
 
 
@@ -177,7 +178,7 @@ def test_batch_norm_trains_and_predict_leaves_it_alone():
     import optax
 
     module = Normalised()
-    x = 3.0 + 2.0 * jax.random.normal(jax.random.key(4), (64, 3))
+    x = 3.0 + 2.0 * normals(4, 64, 3)
     net = bdl.from_linen(module, module.init(jax.random.key(5), x, train=False))
     q = bdl.variational(net.params, {"*/kernel": bdl.families.bernoulli_dropout(0.1)})
     model = bdl.Model(net, bdl.likelihoods.Normal(scale=1.0))

@@ -17,6 +17,7 @@ from bdl import priors
 from bdl._learned import learned, partition
 from bdl.networks import Use
 from bdl.priors._stored import store
+from tests.arrays import normals
 
 KERNEL = jnp.linspace(-2.0, 3.0, 12).reshape(3, 4)
 PARAMS = {
@@ -152,7 +153,7 @@ def test_fan_in_keeps_the_size_of_activations():
     """Moments of its draws, through layers of any width."""
     sizes = []
     for width in (64, 256):
-        x = jax.random.normal(jax.random.key(1), (200, width))
+        x = normals(1, 200, width)
         draw = priors.fan_in().distribution("w", jnp.zeros((width, 512))).sample(jax.random.key(2), (width, 512))
         sizes.append(float(jnp.mean((x @ draw) ** 2)))
     # Var = 2 a unit; its mean over 512 units of 200 dependent rows is within 10 %.

@@ -15,12 +15,9 @@ from flax import nnx
 import bdl
 from bdl import networks
 from bdl._paths import map_named, named_leaves
+from tests.arrays import normals
 
 KEY = jax.random.key(0)
-
-
-def normals(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def filled(module: nn.Module, x: Any) -> networks.Network:

@@ -20,6 +20,7 @@ from bdl import testing
 from bdl.families import NormalFamily, Pruned, SparseDropout
 from bdl.posteriors import Factorised
 from bdl.priors import LogUniform
+from tests.arrays import normals
 
 # What E[log q(w) + log |w|] is at its least, where the mean is 0.
 LEAST = -0.5 * (np.log(2 * np.pi * np.e) + np.euler_gamma + np.log(2))
@@ -105,7 +106,7 @@ def test_sparse_dropout_is_a_family_for_kernels():
 
 
 def test_weights_that_the_data_do_not_need_drown_in_noise_and_are_pruned():
-    x = jax.random.normal(jax.random.key(0), (200, 8))
+    x = normals(0, 200, 8)
     y = x[:, :2] @ jnp.array([[1.0], [-2.0]])
     params = {"kernel": jnp.full((8, 1), 0.1), "bias": jnp.ones(1)}
     network = bdl.network(lambda p, x: x @ p["kernel"] + p["bias"], params)

@@ -11,6 +11,7 @@ from scipy import stats
 import bdl
 from bdl import families, likelihoods
 from bdl._moments import Moments
+from tests.arrays import normals
 
 KEY = jax.random.key(0)
 N, RNG = 5, np.random.default_rng(0)
@@ -71,7 +72,7 @@ def linear(p, x):
 
 def setting(name, family):
     likelihood, columns, y = LIKELIHOODS[name]
-    kernel = jax.random.normal(jax.random.key(1), (3, columns)) / 2
+    kernel = normals(1, 3, columns) / 2
     network = bdl.network(linear, {"kernel": kernel})
     posterior = bdl.variational(network.params, FAMILIES[family])
     return *bdl.bind(posterior, bdl.Model(network, likelihood, bdl.priors.normal()), X), y
@@ -124,7 +125,7 @@ def test_every_likelihood_under_every_posterior(name, family):
 )
 def test_every_likelihood_passes_the_suite_of_users(name):
     likelihood, columns, y = LIKELIHOODS[name]
-    bdl.testing.check_likelihood(likelihood, jax.random.normal(jax.random.key(3), (N, columns)), y)
+    bdl.testing.check_likelihood(likelihood, normals(3, N, columns), y)
 
 
 def draws_of(name, count=40):

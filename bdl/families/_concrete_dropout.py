@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bdl import _random
-from bdl._learned import Learned, fixed_field
+from bdl._learned import fixed_field, value_of
 from bdl.families._base import use_of
 from bdl.families._checks import check_positive
 from bdl.families._quasi_kl import logit_rate_entropy, quasi_kl
@@ -121,8 +121,7 @@ def concrete_dropout(initial_rate: Any = 0.1, *, temperature: Any = 0.1) -> Any:
         >>> bool(gradient.logit_rate != 0)
         True
     """
-    if isinstance(initial_rate, Learned):
-        initial_rate = initial_rate.value  # it is learned anyway
+    initial_rate = value_of(initial_rate)  # it is learned anyway
     if not isinstance(initial_rate, jax.core.Tracer) and not 0 < float(initial_rate) < 1:
         raise ValueError(
             "families.concrete_dropout: expected initial_rate, the probability of dropping, in (0, 1); got "

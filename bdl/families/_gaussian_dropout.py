@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.kl import kl_divergence
 
 from bdl import _random
-from bdl._learned import Learned, fixed_field
+from bdl._learned import Learned, fixed_field, map_learned, value_of
 from bdl._positive import from_log, to_log
 from bdl.families._base import use_of
 from bdl.families._checks import check_positive
@@ -214,13 +214,10 @@ def gaussian_dropout(rate: Any = None, *, alpha: Any = None, noise: str = "row")
             f"rate={rate!r} and alpha={alpha!r}. Give one of them."
         )
     if rate is not None:
-        learned = isinstance(rate, Learned)
-        value = rate.value if learned else rate
+        value = value_of(rate)
         if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < 1:
             raise ValueError(f"families.gaussian_dropout: expected a rate in (0, 1), got {float(value)}.")
-        value = jnp.asarray(value, jnp.float32)
-        alpha = value / (1 - value)
-        alpha = Learned(alpha) if learned else alpha
+        alpha = map_learned(lambda rate: rate / (1 - rate), rate)
     if not isinstance(alpha, Learned):
         check_positive("gaussian_dropout", "alpha", alpha)
     return _Initialiser(to_log("alpha", alpha), noise)

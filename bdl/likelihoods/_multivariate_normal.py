@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from bdl._learned import Learned
+from bdl._learned import Learned, map_learned, value_of
 from bdl.likelihoods._heads import clipped
 
 
@@ -34,7 +34,7 @@ class MultivariateNormal(eqx.Module):
     cholesky: jax.Array | Learned
 
     def __init__(self, covariance: Any):
-        value = covariance.value if isinstance(covariance, Learned) else covariance
+        value = value_of(covariance)
         if not isinstance(value, jax.core.Tracer):
             given = np.asarray(value, np.float64)
             square = given.ndim == 2 and given.shape[0] == given.shape[1]
@@ -43,14 +43,12 @@ class MultivariateNormal(eqx.Module):
                     "MultivariateNormal: expected `covariance` as a symmetric, positive definite matrix [K, K], got "
                     f"{covariance}."
                 )
-        factor = jnp.linalg.cholesky(jnp.asarray(value, jnp.float32))
-        stored = jnp.tril(factor, -1) + jnp.diag(jnp.log(jnp.diag(factor)))
-        self.cholesky = Learned(stored) if isinstance(covariance, Learned) else stored
+        self.cholesky = map_learned(_log_cholesky, covariance)
 
     @property
     def scale_tril(self) -> jax.Array:
         """The Cholesky factor of Σ, [K, K]."""
-        stored = self.cholesky.value if isinstance(self.cholesky, Learned) else self.cholesky
+        stored = value_of(self.cholesky)
         return jnp.tril(stored, -1) + jnp.diag(jnp.exp(jnp.diag(stored)))
 
     def __call__(self, outputs: Any, *, key: Any = None) -> dist.Distribution:
@@ -67,6 +65,12 @@ class MultivariateNormal(eqx.Module):
                 f"but the network's outputs have shape {tuple(outputs.shape)}."
             )
         return dist.MultivariateNormal(outputs, scale_tril=factor)
+
+
+def _log_cholesky(covariance: Any) -> jax.Array:
+    """The Cholesky factor, with the logarithm of its diagonal."""
+    factor = jnp.linalg.cholesky(jnp.asarray(covariance, jnp.float32))
+    return jnp.tril(factor, -1) + jnp.diag(jnp.log(jnp.diag(factor)))
 
 
 class HeteroscedasticMultivariateNormal(eqx.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from bdl._learned import Learned
+from bdl._learned import Learned, map_learned, value_of
 
 _SMALLEST = 1e-6  # of a gap between two cutpoints
 
@@ -45,17 +45,16 @@ class Ordinal(eqx.Module):
         if cutpoints is None:
             share = np.arange(1, num_classes, dtype=np.float32) / num_classes
             cutpoints = Learned(np.log(share) - np.log1p(-share))
-        value = jnp.asarray(cutpoints.value if isinstance(cutpoints, Learned) else cutpoints, jnp.float32)
+        value = jnp.asarray(value_of(cutpoints), jnp.float32)
         traced = isinstance(value, jax.core.Tracer)
         if value.shape != (num_classes - 1,) or not (traced or np.all(np.diff(value) > _SMALLEST)):
             raise ValueError(f"Ordinal: expected {num_classes - 1} increasing `cutpoints`, got {cutpoints}.")
-        unconstrained = jnp.concatenate([value[:1], jnp.log(jnp.diff(value))])
-        self.unconstrained = Learned(unconstrained) if isinstance(cutpoints, Learned) else unconstrained
+        self.unconstrained = map_learned(lambda _: jnp.concatenate([value[:1], jnp.log(jnp.diff(value))]), cutpoints)
 
     @property
     def cutpoints(self) -> jax.Array:
         """[K − 1], increasing."""
-        stored = self.unconstrained.value if isinstance(self.unconstrained, Learned) else self.unconstrained
+        stored = value_of(self.unconstrained)
         return stored[0] + jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.exp(stored[1:]))])
 
     def __call__(self, outputs: Any, *, key: Any = None) -> dist.Distribution:
