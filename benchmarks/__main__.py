@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from benchmarks import import_time, memory, predict, train_step
+from benchmarks import dense_prediction, import_time, memory, predict, train_step
 from benchmarks._timing import Row, Settings, run
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    for benchmark in (predict, train_step, memory, import_time):
+    for benchmark in (predict, train_step, dense_prediction, memory, import_time):
         yield from benchmark.rows(settings)
 
 

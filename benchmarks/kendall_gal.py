@@ -1,6 +1,6 @@
 """Kendall and Gal (2017) on small data: does each part of the uncertainty do what it is said to do?
 
-    python -m benchmarks.kendall_gal --data DIR                        # all four, half an hour on two cores
+    python -m benchmarks.kendall_gal --data DIR                        # all five, an hour on two cores
     python -m benchmarks.kendall_gal labels --data DIR --posterior normal
 
 * `regression`: their Table 3 on the power plant (9,568 × 4, split 0), `HeteroscedasticNormal`. On 1/4, 1/2 and all of
@@ -11,6 +11,8 @@
   against heteroscedastic classification, with test labels that are confused likewise and with the true ones.
 * `humans`: a ResNet-8 trained on 10,000 images of CIFAR-10; its expected entropy on the 10,000 test images against the
   entropy of the labels that about fifty people gave each of them (CIFAR-10H).
+* `annotators`: the same network, trained on the labels that paid annotators gave (CIFAR-10N): the true ones, the
+  majority of three, one, and the worst of three. The aleatoric uncertainty beside the rate of wrong labels.
 
 The posterior is Monte Carlo dropout (`--posterior dropout`, on the dense layers; of the residual network on its last
 two stages and the head) or mean field (`normal`, on the last layer; see `--help`).
@@ -154,35 +156,66 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def _photographs(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """10,000 training images of CIFAR-10 with their mirror images, and the test images."""
+    files = ("cifar10_train_first10k.npz", "cifar10_test.npz")
+    train, test = (_command.arrays(args.data / "cifar10" / name) for name in files)
+    x, x_new = ((pixels / 255 - 0.47) / 0.25 for pixels in (train["x_train"], test["x_test"]))
+    x = np.concatenate([x, x[:, :, ::-1]]).astype(np.float32)
+    return x, train["y_train"], x_new.astype(np.float32), test["y_test"]
+
+
+def _resnet(kind: str, args: argparse.Namespace, x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> Any:
+    """The prediction of a ResNet-8 after training; `y` are the labels without those of the mirror images."""
+    likelihood, heads = KINDS[kind]
+    network = bdl.networks.resnet(jax.random.key(args.seed), x[:1], heads, depth=8)
+    chosen = families(args, ["ResidualBlock_1/*/kernel", "ResidualBlock_2/*/kernel", "head/kernel"], "head/*")
+    return predict(fit(network, likelihood, chosen, x, np.tile(y.astype(np.int32), 2), args, args.steps), x_new, args)
+
+
 def humans(args: argparse.Namespace) -> dict[str, Any]:
     """Expected entropy against the entropy of what people say."""
-    files = ("cifar10_train_first10k.npz", "cifar10_test.npz", "cifar10h_counts.npz")
-    train, test, answers = (_command.arrays(args.data / "cifar10" / name) for name in files)
-    people = answers["counts"] / answers["counts"].sum(1, keepdims=True)
+    x, y, x_new, true = _photographs(args)
+    counts = _command.arrays(args.data / "cifar10" / "cifar10h_counts.npz")["counts"]
+    people = counts / counts.sum(1, keepdims=True)
     entropy = -np.sum(people * np.log(np.maximum(people, 1e-12)), 1)
-    x, x_new = ((pixels / 255 - 0.47) / 0.25 for pixels in (train["x_train"], test["x_test"]))
-    x, x_new = x.astype(np.float32), x_new.astype(np.float32)
-    x, y = np.concatenate([x, x[:, :, ::-1]]), np.tile(train["y_train"].astype(np.int32), 2)
     rows = {}
-    for name, (likelihood, heads) in KINDS.items():
-        network = bdl.networks.resnet(jax.random.key(args.seed), x[:1], heads, depth=8)
-        wide = ["ResidualBlock_1/*/kernel", "ResidualBlock_2/*/kernel", "head/kernel"]
-        fitted = fit(network, likelihood, families(args, wide, "head/*"), x, y, args, args.steps)
-        found = predict(fitted, x_new, args)
+    for kind in KINDS:
+        found = _resnet(kind, args, x, y, x_new)
         probs = np.asarray(found.probs)
-        rows[name] = {
-            "error": float(np.mean(probs.argmax(1) != test["y_test"])),
+        rows[kind] = {
+            "error": float(np.mean(probs.argmax(1) != true)),
             "rank_correlation_aleatoric": float(spearmanr(found.aleatoric, entropy).statistic),
             "rank_correlation_epistemic": float(spearmanr(found.epistemic, entropy).statistic),
             "mean_aleatoric": float(np.mean(found.aleatoric)),
             "mean_entropy_of_people": float(entropy.mean()),
             "cross_entropy_to_people": float(-(people * np.log(probs + 1e-30)).sum(1).mean()),
-            "ece": calibration_error(probs.max(1), probs.argmax(1) == test["y_test"]),
+            "ece": calibration_error(probs.max(1), probs.argmax(1) == true),
         }
     return rows
 
 
-STUDIES = {"regression": regression, "digits": digits, "labels": labels, "humans": humans}
+def annotators(args: argparse.Namespace) -> dict[str, Any]:
+    """Aleatoric uncertainty against the rate at which those who labelled the training images were wrong."""
+    x, y, x_new, true = _photographs(args)
+    labels = _command.arrays(args.data / "cifar10" / "cifar10n_train_labels.npz")
+    rows = {}
+    for name in ("clean", "aggre", "random", "worse"):
+        given = labels[f"{name}_label{'1' * (name == 'random')}"][: len(y)]
+        found = _resnet("heteroscedastic", args, x, given, x_new)
+        probs, aleatoric, wrong = np.asarray(found.probs), np.asarray(found.aleatoric), given != y
+        by_class = [[a[of == k].mean() for k in range(CLASSES)] for a, of in ((aleatoric, true), (wrong, y))]
+        rows[name] = {
+            "noise_rate": float(wrong.mean()),
+            "error_true_labels": float(np.mean(probs.argmax(1) != true)),
+            "one_minus_confidence": float(np.mean(1 - probs.max(1))),
+            "mean_aleatoric": float(aleatoric.mean()),
+            "rank_correlation_of_classes": float(spearmanr(*by_class).statistic) if wrong.any() else np.nan,
+        }
+    return rows
+
+
+STUDIES = {"regression": regression, "digits": digits, "labels": labels, "humans": humans, "annotators": annotators}
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -195,7 +228,7 @@ def table(rows: dict[str, Any]) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _command.parser(__doc__, ".")
-    parser.add_argument("studies", nargs="*", choices=[[], *STUDIES], default=[], help="default: all four")
+    parser.add_argument("studies", nargs="*", choices=[[], *STUDIES], default=[], help="default: all five")
     parser.add_argument("--posterior", choices=("dropout", "normal"), default="dropout", help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=0.2, help="of dropout, default: %(default)s")
     parser.add_argument("--steps", type=int, default=2_000, help="of a fit, default: %(default)s")

@@ -102,7 +102,11 @@ def variational(module: Any, data: Any, log_likelihood: Any, candidate: Candidat
     x, _ = data
     network = bdl.from_linen(module, init(module, x))
     likelihood = bdl.likelihoods.Normal(scale=0.1) if log_likelihood is gaussian else bdl.likelihoods.Categorical()
-    posterior, model = posterior_and_model(candidate, network, likelihood, x)
+    return loop(*posterior_and_model(candidate, network, likelihood, x), data, steps)
+
+
+def loop(posterior: Any, model: Any, data: Any, steps: int) -> Callable[[], Any]:
+    """So many steps of `vi` as one program."""
     algorithm = bdl.inference.vi(ADAM)
     state = algorithm.init(jax.random.key(4), posterior, model, num_data=NUM_DATA)
 

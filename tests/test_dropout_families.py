@@ -71,7 +71,7 @@ def test_the_quasi_kl_of_a_learned_rate_in_value_and_gradient():
     logit = -0.4
     of = lambda logit, kernel=KERNEL: quasi_kl(kernel, 1 / (1 + np.exp(-logit)), 3)
     family = families.ConcreteDropout(jnp.asarray(KERNEL, jnp.float32), jnp.float32(logit), jnp.float32(0.1))
-    value, gradient = jax.value_and_grad(kl_of)(family)
+    value, gradient = jax.jit(jax.value_and_grad(kl_of))(family)
     np.testing.assert_allclose(value, of(logit), rtol=1e-5)
     np.testing.assert_allclose(gradient.logit_rate, (of(logit + 1e-4) - of(logit - 1e-4)) / 2e-4, rtol=1e-3)
     moved = KERNEL + 1e-4 * np.eye(3, 2)
@@ -158,12 +158,12 @@ def test_divergences_of_gaussian_noise_from_a_normal_prior():
 
     for noise in ("row", "weight"):
         of = lambda log_alpha, noise=noise: kl_of(gaussian(noise, jnp.exp(log_alpha)))
-        value, slope = jax.value_and_grad(of)(jnp.log(0.25))
+        value, slope = jax.jit(jax.value_and_grad(of))(jnp.log(0.25))
         np.testing.assert_allclose(value, exact(noise, 0.25, KERNEL), rtol=1e-5)
         np.testing.assert_allclose(
             slope, (exact(noise, 0.25 * np.exp(1e-4), KERNEL) - exact(noise, 0.25, KERNEL)) / 1e-4, rtol=1e-3, atol=1e-3
         )
-        gradient = jax.grad(kl_of)(gaussian(noise)).kernel
+        gradient = jax.jit(jax.grad(kl_of))(gaussian(noise)).kernel
         moved = exact(noise, 0.25, KERNEL + 1e-4 * np.eye(3, 2)) - exact(noise, 0.25, KERNEL)
         np.testing.assert_allclose((gradient * jnp.eye(3, 2)).sum(), moved / 1e-4, rtol=2e-3)
 
@@ -179,7 +179,7 @@ def test_the_log_uniform_prior_counts_rows_or_weights():
     np.testing.assert_allclose(values["row"], 3 * one, atol=3 * 0.01)
     np.testing.assert_allclose(values["weight"], 2 * values["row"], rtol=1e-6)
     for noise in ("row", "weight"):
-        gradient = jax.grad(lambda f: kl_of(f, prior))(gaussian(noise))
+        gradient = jax.jit(jax.grad(lambda f: kl_of(f, prior)))(gaussian(noise))
         assert not np.any(gradient.kernel)  # it has no scale
         np.testing.assert_allclose(kl_of(gaussian(noise, alpha, 9 * KERNEL), prior), values[noise], rtol=1e-6)
     with pytest.raises(ValueError, match="gaussian_dropout"):
@@ -235,7 +235,7 @@ def test_drop_connect_drops_single_weights():
     kept = draws != 0
     np.testing.assert_allclose(draws[kept], np.broadcast_to(KERNEL, draws.shape)[kept] / 0.7, rtol=1e-4)
     assert np.all(np.abs(np.corrcoef(kept.reshape(-1, 6).T) - np.eye(6)) < 5 / np.sqrt(20_000))
-    gradient = jax.grad(kl_of)(family).kernel
+    gradient = jax.jit(jax.grad(kl_of))(family).kernel
     np.testing.assert_allclose(gradient, (KERNEL / 0.7 - 0.2) / 0.49, rtol=1e-4)
 
 
@@ -263,7 +263,7 @@ def test_gradients_are_finite_at_extreme_values_and_zero_weights(name):
         )
         return jax.value_and_grad(loss)(tree)
 
-    assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradient(jnp.array([-20.0, 20.0]))))
+    assert all(bool(np.isfinite(a).all()) for a in jax.tree.leaves(gradient(jnp.array([-20.0, 20.0]))))
 
 
 @pytest.mark.parametrize("name", INITIALISERS)

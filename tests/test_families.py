@@ -63,7 +63,7 @@ def test_monte_carlo_kl_agrees_with_the_closed_form_in_value_and_gradient():
         values, gradients = jax.jit(jax.vmap(one, in_axes=(None, 0)))(loc, jax.random.split(jax.random.key(2), 2000))
         return [(float(v.mean()), float(v.std()) / np.sqrt(2000)) for v in (values, gradients)]
 
-    exact = jax.value_and_grad(lambda loc: bdl.kl(jax.random.key(3), posterior(loc), closed))(0.4)
+    exact = jax.jit(jax.value_and_grad(lambda loc: bdl.kl(jax.random.key(3), posterior(loc), closed)))(0.4)
     for (mean, error), truth in zip(estimate(by_function, 0.4), exact, strict=True):
         assert abs(mean - truth) < 5 * error
     grid = np.linspace(-4, 4, 40_001)
@@ -93,15 +93,15 @@ def test_gradients_are_finite_at_extreme_values(log_scale):
 
     if log_scale < 0:
         for noise in ("local", "shared"):
-            gradients = jax.grad(loss, argnums=(0, 1))(log_scale, jnp.ones((3, 2)), noise)
-            assert all(bool(jnp.isfinite(g).all()) for g in gradients)
+            gradients = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(log_scale, jnp.ones((3, 2)), noise)
+            assert all(bool(np.isfinite(g).all()) for g in gradients)
     else:
         kl = lambda s: bdl.kl(
             jax.random.key(6),
             bdl.posteriors.Factorised({"w": bdl.families.NormalFamily(jnp.ones(3), jnp.full(3, s))}),
             bdl.priors.normal(),
         )
-        assert bool(jnp.isfinite(jax.grad(kl)(log_scale)))
+        assert bool(np.isfinite(jax.jit(jax.grad(kl))(log_scale)))
 
 
 def test_bfloat16_parameters_keep_a_float32_kl():
@@ -128,7 +128,7 @@ def test_what_cannot_be_learned_is_refused():
     for initialiser in (bdl.families.bernoulli_dropout(0.1), bdl.families.point):
         with pytest.raises(ValueError, match="without bound"):
             bdl.kl(jax.random.key(8), bdl.variational(params, initialiser), prior)
-    assert jnp.isfinite(bdl.kl(jax.random.key(8), bdl.variational(params, bdl.families.normal()), prior))
+    assert np.isfinite(bdl.kl(jax.random.key(8), bdl.variational(params, bdl.families.normal()), prior))
 
 
 def test_a_normal_needs_a_positive_scale():
@@ -164,7 +164,7 @@ def test_posteriors_pass_their_suite_and_draws_do_not_depend_on_other_arrays():
         testing.check_posterior(bdl.variational(params, initialiser), params)
         small = bdl.variational(params, initialiser).sample(jax.random.key(10))
         large = bdl.variational({**params, "b": jnp.ones((4, 4))}, initialiser).sample(jax.random.key(10))
-        assert jnp.array_equal(small["c"], large["c"])
+        assert np.array_equal(small["c"], large["c"])
 
 
 def test_only_what_is_learned_moves():

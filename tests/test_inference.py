@@ -26,9 +26,9 @@ def test_numbers_handed_over_are_the_same_bits_after_weight_decay():
     fitted = fit(bdl.inference.vi(optax.adamw(1e-2, weight_decay=0.5)), posterior, model)
     assert fitted.posterior.tree["kernel"].rate == posterior.tree["kernel"].rate
     before, after = (jax.tree.leaves(eqx.filter((m.likelihood, m.prior), eqx.is_array)) for m in (model, fitted.model))
-    assert all(jnp.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert len(before) == 3
-    assert not jnp.array_equal(fitted.posterior.tree["kernel"].kernel, posterior.tree["kernel"].kernel)
+    assert not np.array_equal(fitted.posterior.tree["kernel"].kernel, posterior.tree["kernel"].kernel)
 
 
 def test_map_of_a_linear_network_is_ridge_regression():

@@ -39,6 +39,9 @@ def folder(tmp_path_factory):
         "cifar10/cifar10_train_first10k": {"x_train": pixels(32, 32, 3), "y_train": classes(10)},
         "cifar10/cifar10_test": {"x_test": pixels(32, 32, 3), "y_test": classes(10)},
         "cifar10/cifar10h_counts": {"counts": rng.integers(1, 9, (N, 10))},
+        "cifar10/cifar10n_train_labels": {
+            f"{name}_label": classes(10) for name in ("clean", "aggre", "worse")
+        } | {"random_label1": classes(10)},
         "camvid_120x90/camvid_120x90": streets,
     }  # fmt: skip
     for name, arrays in files.items():
@@ -54,6 +57,7 @@ def finite(rows):
     return all(np.isfinite(value) for row in rows.values() for value in row.values())
 
 
+@pytest.mark.slow
 def test_results_are_kept_and_not_run_again(benchmark, folder, tmp_path, capsys):
     study = benchmark("kendall_gal")
     command = ["regression", "--fast", "--data", str(folder), "--output", str(tmp_path)]
@@ -82,7 +86,7 @@ def test_confused_labels_are_a_fifth_of_two_classes(benchmark):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("posterior", ["dropout", "normal"])
-@pytest.mark.parametrize("name", ["digits", "labels", "humans"])
+@pytest.mark.parametrize("name", ["digits", "labels", "humans", "annotators"])
 def test_studies_of_images_run(benchmark, folder, name, posterior):
     study = benchmark("kendall_gal")
     results = study.main([name, "--fast", "--data", str(folder), "--posterior", posterior])
@@ -94,5 +98,5 @@ def test_dense_prediction_runs(benchmark, folder, tmp_path):
     study = benchmark("camvid")
     command = ["--fast", "--sizes", "--data", str(folder / "camvid_120x90"), "--output", str(tmp_path)]
     results = study.main(command)
-    assert {"baseline", "aleatoric", "epistemic", "both", "both, 1/4", "both, 1/2"} <= set(results)
+    assert {"plain", "aleatoric", "epistemic", "both", "both, 1/4", "both, 1/2"} <= set(results)
     assert json.loads((tmp_path / "camvid.json").read_text()) == json.loads(json.dumps(results))

@@ -36,7 +36,7 @@ def test_normal_scale_is_fixed_unless_learned():
         return likelihoods.Normal(learned(scale))(jnp.asarray(MEAN)).log_prob(TARGETS).sum()
 
     exact = np.sum((TARGETS - MEAN) ** 2 / 0.3**3 - 1 / 0.3)
-    np.testing.assert_allclose(jax.grad(log_prob)(0.3), exact, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.grad(log_prob))(0.3), exact, rtol=1e-4)
 
 
 def test_one_trace_for_many_scales():
@@ -69,7 +69,7 @@ def test_heteroscedastic_gradients_are_finite_and_pull_back(s):
     def loss(outputs):
         return -likelihoods.HeteroscedasticNormal()(outputs).log_prob(jnp.ones((1, 1))).sum()
 
-    value, gradient = jax.value_and_grad(loss)(jnp.array([[0.0, s]]))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.array([[0.0, s]]))
     clipped = np.clip(s, -30.0, 30.0)
     np.testing.assert_allclose(value, 0.5 * np.exp(-clipped) + 0.5 * clipped + 0.5 * np.log(2 * np.pi), rtol=1e-4)
     np.testing.assert_allclose(gradient[0, 1], 0.5 - 0.5 * np.exp(-clipped), rtol=1e-4, atol=1e-6)
@@ -83,8 +83,10 @@ def test_categorical_is_the_softmax():
     np.testing.assert_allclose(targets.probs, probs, rtol=1e-5)
     exact = np.log(np.take_along_axis(probs, labels[..., None], -1)[..., 0])
     np.testing.assert_allclose(targets.log_prob(labels), exact, rtol=1e-4, atol=1e-6)
-    gradient = jax.grad(lambda o: likelihoods.Categorical()(o).log_prob(0).sum())(jnp.array([[-20.0, 20.0, 1e4]]))
-    assert bool(jnp.isfinite(gradient).all())
+    gradient = jax.jit(jax.grad(lambda o: likelihoods.Categorical()(o).log_prob(0).sum()))(
+        jnp.array([[-20.0, 20.0, 1e4]])
+    )
+    assert bool(np.isfinite(gradient).all())
 
 
 def test_functions_are_likelihoods():

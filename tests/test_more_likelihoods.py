@@ -75,8 +75,8 @@ def test_log_probabilities_are_scipys(name):
     total = jax.jit(jax.value_and_grad(lambda f: log_likelihood(likelihood, f, y).sum()))
     for extreme in (-20.0, 20.0):
         value, gradient = total(jnp.full_like(outputs, extreme))
-        assert bool(jnp.isfinite(value)), extreme
-        assert bool(jnp.isfinite(gradient).all()), extreme
+        assert bool(np.isfinite(value)), extreme
+        assert bool(np.isfinite(gradient).all()), extreme
 
 
 @pytest.mark.parametrize("concentration", [1e-3, 1.0, 19.0, 21.0, 1e3, 1e6, 1e8])
@@ -103,8 +103,8 @@ def test_learned_degrees_of_freedom_and_concentrations_have_gradients():
         assert len(leaves) == len(jax.tree.leaves(free))
         assert leaves, likelihood
         for leaf in leaves:
-            assert bool(jnp.isfinite(leaf).all())
-            assert float(jnp.abs(leaf).max()) > 0
+            assert bool(np.isfinite(leaf).all())
+            assert float(np.abs(leaf).max()) > 0
 
 
 # Kendall and Gal's attenuation
@@ -120,9 +120,9 @@ def test_attenuated_loss_and_its_gradient_are_equation_8():
     outputs, y = jnp.array([[1.0, np.log(4.0)]]), jnp.array([[3.0]])
     constant = 0.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(loss(outputs, y) - constant, 0.5 * 4 / 4 + 0.5 * np.log(4.0), rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(loss)(outputs, y), [[-0.5, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(outputs, y), [[-0.5, 0.0]], atol=1e-6)
     heads = jnp.asarray(HEADS)
-    gradient = jax.grad(loss)(heads, jnp.asarray(Y))
+    gradient = jax.jit(jax.grad(loss))(heads, jnp.asarray(Y))
     residual = Y - LOC
     np.testing.assert_allclose(gradient[:, :2], -np.exp(-S) * residual, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient[:, 2:], 0.5 - 0.5 * np.exp(-S) * residual**2, rtol=1e-4, atol=1e-5)
@@ -135,7 +135,7 @@ def test_beta_weighs_training_and_nothing_else():
     np.testing.assert_allclose(log_likelihood(weighted, HEADS, Y, training=True), (exact * B).sum(1), rtol=1e-4)
     # beta = 1: the mean's gradient is that of the squared error; the weight itself has none.
     one = likelihoods.HeteroscedasticNormal(beta=1.0)
-    gradient = jax.grad(lambda o: log_likelihood(one, o, Y, training=True).sum())(jnp.asarray(HEADS))
+    gradient = jax.jit(jax.grad(lambda o: log_likelihood(one, o, Y, training=True).sum()))(jnp.asarray(HEADS))
     np.testing.assert_allclose(gradient[:, :2], Y - LOC, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient[:, 2:], B**2 * (-0.5 + 0.5 * (Y - LOC) ** 2 / B**2), rtol=1e-4, atol=1e-4)
     data = (jnp.ones((6, 3)), Y)
@@ -163,9 +163,9 @@ def test_one_trace_for_many_betas():
 def test_fixed_scale_ignores_the_log_variance():
     likelihood = likelihoods.HeteroscedasticNormal(fixed_scale=0.3)
     np.testing.assert_allclose(log_prob(likelihood, HEADS, Y), stats.norm.logpdf(Y, LOC, 0.3), rtol=1e-4)
-    gradient = jax.grad(lambda o: log_likelihood(likelihood, o, Y).sum())(jnp.asarray(HEADS))
-    assert float(jnp.abs(gradient[:, 2:]).max()) == 0
-    assert float(jnp.abs(gradient[:, :2]).min()) > 0
+    gradient = jax.jit(jax.grad(lambda o: log_likelihood(likelihood, o, Y).sum()))(jnp.asarray(HEADS))
+    assert float(np.abs(gradient[:, 2:]).max()) == 0
+    assert float(np.abs(gradient[:, :2]).min()) > 0
 
 
 # Classes
@@ -217,7 +217,7 @@ def test_noisy_logits_have_finite_gradients(s):
     outputs = jnp.tile(jnp.array([20.0, -20.0, 0.0, s, s, s]), (3, 1))
     loss = jax.jit(jax.value_and_grad(lambda o: log_likelihood(likelihood, o, jnp.arange(3)).sum()))
     value, gradient = loss(outputs)
-    assert bool(jnp.isfinite(value) & jnp.isfinite(gradient).all())
+    assert bool(np.isfinite(value) & np.isfinite(gradient).all())
 
 
 def test_ordinal_probabilities_are_differences_of_logistic_functions():
@@ -269,8 +269,10 @@ def test_low_rank_covariances_are_what_the_columns_say():
 def test_covariances_have_finite_gradients(form, s):
     likelihood = likelihoods.HeteroscedasticMultivariateNormal(form, rank=1 if form == "low_rank" else None)
     outputs = jnp.tile(jnp.array([1.0, 0.0, -1.0, s, s, s, 0.5, 0.5, 0.5]), (6, 1))
-    value, gradient = jax.value_and_grad(lambda o: log_likelihood(likelihood, o, np.ones((6, 3))).sum())(outputs)
-    assert bool(jnp.isfinite(value) & jnp.isfinite(gradient).all())
+    value, gradient = jax.jit(jax.value_and_grad(lambda o: log_likelihood(likelihood, o, np.ones((6, 3))).sum()))(
+        outputs
+    )
+    assert bool(np.isfinite(value) & np.isfinite(gradient).all())
 
 
 def test_one_covariance_for_all():
@@ -299,11 +301,11 @@ def test_what_was_not_observed_adds_exactly_nothing(form):
         )
     )
     model_of(masked).check_targets(logits, y)
-    value, gradient = jax.value_and_grad(lambda o: log_likelihood(masked, o, y).sum())(logits)
+    value, gradient = jax.jit(jax.value_and_grad(lambda o: log_likelihood(masked, o, y).sum()))(logits)
     exact = jax.nn.log_softmax(logits)[..., 2]
     np.testing.assert_allclose(value, exact[observed].sum(), rtol=1e-5)
     np.testing.assert_array_equal(gradient[~observed], 0.0)
-    assert float(jnp.abs(gradient[observed]).min()) > 0
+    assert float(np.abs(gradient[observed]).min()) > 0
     np.testing.assert_array_equal(masked(logits).probs, plain(logits).probs)
 
 
@@ -313,8 +315,8 @@ def test_nan_is_void_for_real_targets_and_whole_vectors():
     masked = likelihoods.masked(likelihoods.HeteroscedasticNormal(), void=np.nan)
     exact = np.where(np.isnan(y), 0.0, stats.norm.logpdf(Y, LOC, B)).sum(1)
     np.testing.assert_allclose(log_likelihood(masked, HEADS, y), exact, rtol=1e-4)
-    gradient = jax.grad(lambda o: log_likelihood(masked, o, y).sum())(jnp.asarray(HEADS))
-    assert bool(jnp.isfinite(gradient).all())
+    gradient = jax.jit(jax.grad(lambda o: log_likelihood(masked, o, y).sum()))(jnp.asarray(HEADS))
+    assert bool(np.isfinite(gradient).all())
     assert float(gradient[1, 0]) == float(gradient[1, 2]) == 0
     joint = likelihoods.masked(likelihoods.MultivariateNormal(np.eye(2)), void=float("nan"))
     values = log_likelihood(joint, LOC, y)
@@ -394,7 +396,7 @@ def test_censored_observations_say_that_the_target_is_larger():
     np.testing.assert_allclose(found, exact, rtol=1e-4)
     gradient = jax.jit(jax.grad(lambda o: log_likelihood(likelihood, o, (Y, is_censored)).sum()))
     for extreme in (-20.0, 20.0):
-        assert bool(jnp.isfinite(gradient(jnp.full((6, 4), extreme))).all())
+        assert bool(np.isfinite(gradient(jnp.full((6, 4), extreme))).all())
     both = likelihoods.masked(likelihood)
     observed = np.arange(12).reshape(6, 2) % 2 == 0
     elements = np.where(is_censored, stats.norm.logsf(Y, LOC, B), stats.norm.logpdf(Y, LOC, B))

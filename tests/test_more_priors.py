@@ -76,7 +76,7 @@ def test_all_numbers_may_be_learned():
         log_prob = jax.jit(jax.grad(lambda f, fixed=fixed: eqx.combine(f, fixed).log_prob({"w": jnp.ones(3)})))
         for extreme in (-20.0, 20.0):
             moved = jax.tree.map(lambda a, value=extreme: jnp.full_like(a, value), free)
-            assert all(bool(jnp.isfinite(g)) for g in jax.tree.leaves(log_prob(moved))), prior
+            assert all(bool(np.isfinite(g)) for g in jax.tree.leaves(log_prob(moved))), prior
 
 
 def test_the_scale_mixture_is_numpyros_with_gradients_that_stay_finite():

@@ -185,7 +185,7 @@ def test_local_noise_has_the_moments_of_shared_draws(name, family):
         warnings.simplefilter("error")  # a weight that falls back to shared noise would be named in a warning
         *draws, gradients = run(jax.random.key(3), weights)
     noisy, shared = (np.asarray(a, np.float64).reshape(S, -1) for a in draws)
-    assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradients))
+    assert all(bool(np.isfinite(a).all()) for a in jax.tree.leaves(gradients))
     assert shared.std() > 0
 
     approximate = name in REUSED and family == "normal"
@@ -240,10 +240,10 @@ def test_a_custom_gradient_of_the_weights_is_kept():
     )
     weights = families_for({"w": w83}, {"w": bdl.networks.Use(in_axes=(0,))}, bdl.families.normal(scale=1e-9))
     with pytest.warns(UserWarning, match="custom_vjp"):
-        gradient = jax.grad(lambda w: local(jax.random.key(0), lambda p, x: straight_through(x, p["w"]), w, row).sum())(
-            weights
-        )
-    assert jnp.allclose(gradient["w"].loc, 7.0 * row.sum(0)[:, None] * jnp.ones(3), rtol=1e-5)
+        gradient = jax.jit(
+            jax.grad(lambda w: local(jax.random.key(0), lambda p, x: straight_through(x, p["w"]), w, row).sum())
+        )(weights)
+    assert np.allclose(gradient["w"].loc, 7.0 * row.sum(0)[:, None] * jnp.ones(3), rtol=1e-5)
 
 
 def test_axes_and_fan_in_are_those_of_the_use():
@@ -266,8 +266,8 @@ def test_an_examples_noise_is_one_mask_for_all_its_time_steps():
     ones = jnp.ones((6, 9, 8))
     weights = {"w": bdl.families.bernoulli_dropout(rate=0.5)(jnp.eye(8))}
     noisy = local(jax.random.key(0), lambda p, x: x @ p["w"], weights, ones)
-    assert jnp.array_equal(noisy, jnp.broadcast_to(noisy[:, :1], noisy.shape))
-    assert not jnp.array_equal(noisy[0], noisy[1])
+    assert np.array_equal(noisy, jnp.broadcast_to(noisy[:, :1], noisy.shape))
+    assert not np.array_equal(noisy[0], noisy[1])
 
 
 def test_gradients_have_less_variance_with_local_noise():
@@ -281,8 +281,8 @@ def test_gradients_have_less_variance_with_local_noise():
         learned, fixed = bdl.partition(posterior)
 
         def variance(noise, learned=learned, fixed=fixed):
-            one = lambda k: jax.grad(
-                lambda q: bdl.elbo(k, eqx.combine(q, fixed), model, data, num_data=64, noise=noise).elbo
+            one = lambda k: jax.jit(
+                jax.grad(lambda q: bdl.elbo(k, eqx.combine(q, fixed), model, data, num_data=64, noise=noise).elbo)
             )(learned)
             gradients = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(12), 300))
             return sum(float(g.var(0).sum()) for g in jax.tree.leaves(gradients))

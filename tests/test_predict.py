@@ -186,11 +186,11 @@ def test_batch_norm_trains_and_predict_leaves_it_alone():
         jax.random.key(6), bdl.inference.vi(optax.adam(1e-2)), q, model, (x, x[:, :1]), num_steps=200, progress=False
     )
     before, after = (m.network.state["batch_stats"]["BatchNorm_0"]["mean"] for m in (model, fitted.model))
-    assert float(jnp.abs(after - before).max()) > 0.1
+    assert float(np.abs(after - before).max()) > 0.1
     state = jax.tree.map(jnp.copy, fitted.model.network.state)
     found = bdl.predict(jax.random.key(7), fitted.posterior, fitted.model, x, num_samples=50)
     chex.assert_trees_all_equal(state, fitted.model.network.state)
-    assert float(jnp.mean((found.mean - x[:, :1]) ** 2)) < 1.0  # the data's variance is 4
+    assert float(np.mean((found.mean - x[:, :1]) ** 2)) < 1.0  # the data's variance is 4
     # One example at a time gives what the batch gives: no batch statistics at prediction.
     alone = bdl.predict(jax.random.key(7), fitted.posterior, fitted.model, x[:1], num_samples=50)
     np.testing.assert_allclose(alone.mean, found.mean[:1], rtol=1e-4, atol=1e-4)
@@ -227,7 +227,7 @@ def test_point_masses_are_enumerated():
     q = bdl.variational(params, bdl.families.point)
     found = bdl.predict(KEY, q, regression, X)
     assert int(found.num_samples) == 1
-    assert float(jnp.abs(found.epistemic).max()) == float(jnp.abs(found.standard_error).max()) == 0
+    assert float(np.abs(found.epistemic).max()) == float(np.abs(found.standard_error).max()) == 0
 
 
 def test_local_noise_predicts_the_same_moments():
@@ -274,9 +274,9 @@ def test_predict_under_jit_vmap_and_grad():
         run(KEY, posterior), bdl.predict(KEY, posterior, regression, X, num_samples=8).mean, rtol=1e-5, atol=1e-6
     )
     assert jax.vmap(run, in_axes=(0, None))(jax.random.split(jax.random.key(8), 3), posterior).shape == (3, 6, 1)
-    gradient = jax.grad(lambda x: bdl.predict(KEY, posterior, regression, x, num_samples=8).mean.sum())(X)
-    assert bool(jnp.isfinite(gradient).all())
-    assert float(jnp.abs(gradient).max()) > 0
+    gradient = jax.jit(jax.grad(lambda x: bdl.predict(KEY, posterior, regression, x, num_samples=8).mean.sum()))(X)
+    assert bool(np.isfinite(gradient).all())
+    assert float(np.abs(gradient).max()) > 0
 
 
 def test_a_raw_key_is_taken():

@@ -69,9 +69,9 @@ def test_gradients_are_finite_and_the_kl_vanishes_without_a_mean():
     loc, log_scale = (a.ravel() for a in jnp.meshgrid(values, jnp.array([-20.0, -10.0, 0.0, 20.0])))
     for scalar in (divergence, lambda m, s: SparseDropout(m[None], s[None]).kl(dist.Normal(0.0, 1.0))):
         gradients = jax.vmap(jax.grad(scalar, argnums=(0, 1)))(loc, log_scale)
-        assert all(bool(jnp.isfinite(g).all()) for g in gradients)
+        assert all(bool(np.isfinite(g).all()) for g in gradients)
     assert float(divergence(0.0, -3.0)) == pytest.approx(0.0, abs=1e-6)
-    assert jax.grad(divergence)(0.0, -3.0) == 0.0
+    assert jax.jit(jax.grad(divergence))(0.0, -3.0) == 0.0
     family = SparseDropout(jnp.array([0.0, 1.0]), jnp.array([-3.0, -3.0]))
     assert family.log_alpha.tolist() == [INFINITE, -6.0]
     np.testing.assert_allclose(family.rate, [1.0, np.exp(-6) / (1 + np.exp(-6))], rtol=1e-5)
@@ -117,10 +117,10 @@ def test_weights_that_the_data_do_not_need_drown_in_noise_and_are_pruned():
     pruning = bdl.prune(fitted.posterior)
     keep = pruning.posterior.tree["kernel"].keep
     assert keep.ravel().tolist() == [True] * 2 + [False] * 6
-    assert jnp.array_equal(keep, fitted.posterior.tree["kernel"].log_alpha < 3)
+    assert np.array_equal(keep, fitted.posterior.tree["kernel"].log_alpha < 3)
     assert (pruning.kept, pruning.total, pruning.compression) == (2, 8, 4.0)
     prediction = bdl.predict(jax.random.key(3), pruning.posterior, fitted.model, x, num_samples=200)
-    assert float(jnp.sqrt(jnp.mean((prediction.mean - y) ** 2))) < 0.02
+    assert float(jnp.sqrt(np.mean((prediction.mean - y) ** 2))) < 0.02
     assert float(prediction.epistemic.min()) > 0
 
 
@@ -141,11 +141,11 @@ def test_kept_weights_keep_their_draws_and_pruned_ones_are_zero():
     for path in ("hidden", "head"):
         kept = jnp.abs(posterior.mean[path]["kernel"]) >= 0.5
         expected = jnp.where(kept, before[path]["kernel"], 0.0)
-        assert jnp.array_equal(after[path]["kernel"], expected)
-        assert jnp.array_equal(pruning.posterior.mean[path]["kernel"] == 0, ~kept)
-        assert jnp.array_equal(pruning.posterior.tree[path]["kernel"].scale > 0, kept)
-    assert jnp.array_equal(after["hidden"]["bias"], before["hidden"]["bias"])
-    assert jnp.array_equal(after["embedding"], before["embedding"])  # dropout has no scale
+        assert np.array_equal(after[path]["kernel"], expected)
+        assert np.array_equal(pruning.posterior.mean[path]["kernel"] == 0, ~kept)
+        assert np.array_equal(pruning.posterior.tree[path]["kernel"].scale > 0, kept)
+    assert np.array_equal(after["hidden"]["bias"], before["hidden"]["bias"])
+    assert np.array_equal(after["embedding"], before["embedding"])  # dropout has no scale
     assert [tuple(row) for row in pruning.rows] == [("head/kernel", 0, 8), ("hidden/kernel", 6, 12)]
     assert str(pruning).splitlines()[-2].split() == ["total", "6", "20", "30.00", "%"]
     again = bdl.prune(pruning.posterior, signal_to_noise=1.5)
@@ -190,7 +190,7 @@ def test_training_goes_on_after_pruning_with_the_kept_weights_alone():
     kept = pruning.posterior.tree["w"].keep
     assert kept.ravel().tolist() == [True, False, True, True]
     key, prior = jax.random.key(0), bdl.priors.normal(scale=0.7)
-    kl, gradient = jax.value_and_grad(lambda q: bdl.kl(key, q, prior))(pruning.posterior)
+    kl, gradient = jax.jit(jax.value_and_grad(lambda q: bdl.kl(key, q, prior)))(pruning.posterior)
     alone = Factorised({"w": NormalFamily(loc[kept], log_scale[kept])})
     np.testing.assert_allclose(kl, bdl.kl(key, alone, prior), rtol=1e-6)
     assert gradient.tree["w"].family.loc[0, 1] == 0

@@ -56,7 +56,6 @@ QUICK = {
     ("HeteroscedasticNormal", "point"),
     ("full", "low_rank"),
     ("HeteroscedasticCategorical", "bernoulli_dropout"),
-    ("masked", "batch_ensemble"),
     ("censored", "normal"),
 }
 PAIRS = [
@@ -80,7 +79,7 @@ def setting(name, family):
 
 def check_additive(found):
     leaves = {k: v for k, v in vars(found).items() if v is not None}
-    assert all(bool(jnp.isfinite(v).all()) for v in leaves.values())
+    assert all(bool(np.isfinite(v).all()) for v in leaves.values())
     assert all(float(v.min()) >= 0 for k, v in leaves.items() if k not in ("mean",) and "covariance" not in k)
     if isinstance(found, bdl.ClassPrediction):
         np.testing.assert_allclose(found.aleatoric + found.epistemic, found.entropy, rtol=1e-5, atol=1e-6)
@@ -104,10 +103,10 @@ def test_every_likelihood_under_every_posterior(name, family):
     posterior, model, y = setting(name, family)
     found = bdl.predict(KEY, posterior, model, X, num_samples=6)
     check_additive(found)
-    assert (float(jnp.max(found.epistemic)) > 1e-6) == (family != "point")
+    assert (float(np.max(found.epistemic)) > 1e-6) == (family != "point")
     score = bdl.log_predictive(KEY, posterior, model, (X, y), num_samples=6)
     assert score.shape == (N,)
-    assert bool(jnp.isfinite(score).all())
+    assert bool(np.isfinite(score).all())
 
     @jax.jit
     def step(posterior, model):
@@ -115,7 +114,7 @@ def test_every_likelihood_under_every_posterior(name, family):
 
     gradient, _ = bdl.partition(step(posterior, model))
     for leaf in jax.tree.leaves(gradient):
-        assert bool(jnp.isfinite(leaf).all())
+        assert bool(np.isfinite(leaf).all())
     moved = [float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient)]
     assert any(moved)
 
@@ -226,9 +225,9 @@ def test_student_t_without_a_variance_has_quantiles(df):
     for level, quantile in zip(levels, np.asarray(found.quantiles), strict=True):
         np.testing.assert_allclose(stats.t.cdf(quantile, df, draws, 0.5).mean(0), level, rtol=1e-3)
     if df <= 1:
-        assert all(bool(jnp.isnan(a).all()) for a in (found.mean, found.variance, found.epistemic))
+        assert all(bool(np.isnan(a).all()) for a in (found.mean, found.variance, found.epistemic))
         return
-    assert bool(jnp.isinf(found.variance).all() & jnp.isinf(found.aleatoric).all())
+    assert bool(np.isinf(found.variance).all() & np.isinf(found.aleatoric).all())
     np.testing.assert_allclose(found.epistemic, draws.var(0, ddof=1), rtol=1e-4)
     np.testing.assert_allclose(found.mean, draws.mean(0), rtol=1e-4, atol=1e-6)
 
@@ -268,7 +267,7 @@ def test_outputs_that_are_not_finite_are_refused():
     broken = bdl.Model(bdl.network(lambda p, x: jnp.log(x @ p["kernel"]), posterior.tree), model.likelihood)
     with pytest.raises(ValueError, match="not all finite for these weights"):
         bdl.predict(KEY, posterior, broken, X, num_samples=4)
-    assert bool(jnp.isnan(bdl.predict(KEY, posterior, broken, X, num_samples=4, check=False).mean).any())
+    assert bool(np.isnan(bdl.predict(KEY, posterior, broken, X, num_samples=4, check=False).mean).any())
 
 
 @pytest.mark.slow
