@@ -132,13 +132,13 @@ def _predict(
         index = start + jnp.arange(chunk)
         outputs, found = each(one, index)
         valid = index < num_samples
-        first = jax.tree.map(lambda a, b: jnp.where(start == 0, b[0], a), first, outputs)
-        differ = jax.tree.map(lambda a, b: jnp.any((a != b).reshape(chunk, -1).any(1) & valid), first, outputs)
-        moved = moved | jnp.stack(jax.tree.leaves(differ)).any()
+        sums = jnp.stack([jax.vmap(_checksum)(a) for a in jax.tree.leaves(outputs)], 1)
+        first = jnp.where(start == 0, sums[0], first)
+        moved = moved | jnp.any((sums != first) & valid[:, None])
         finite = finite & jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(outputs)]).all()
         return (start + chunk, moments.add(found, valid), first, moved, finite), outputs if keep else None
 
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), outputs)
+    zeros = jnp.zeros(len(jax.tree.leaves(outputs)), jnp.uint32)
     # The draws are counted in the carry: an array of their indices would grow with them.
     carry = (jnp.zeros((), jnp.int32), no_draws(found), zeros, jnp.zeros((), bool), jnp.ones((), bool))
     add = once_outside(chunk_of_draws, carry)
@@ -149,6 +149,11 @@ def _predict(
     _, moments, _, moved, finite = carry
     draws = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_samples], draws)
     return moments.split(enumerated=is_enumerated(posterior, model)), draws, moved, finite
+
+
+def _checksum(outputs: jax.Array) -> jax.Array:
+    # Whether two draws have the same outputs, without keeping those of one.
+    return jax.lax.bitcast_convert_type(outputs.astype(jnp.float32), jnp.uint32).sum(dtype=jnp.uint32)
 
 
 def _one(key: Any, posterior: Any, model: Model, x: Any, noise: str, index: Any) -> tuple[Any, Any]:

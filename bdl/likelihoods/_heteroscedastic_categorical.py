@@ -1,16 +1,19 @@
 """Classes whose logits have noise of a size that the network predicts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn import log_softmax, logsumexp
+from jax.nn import log_softmax, logsumexp, softmax
 from numpyro import distributions as dist
 
 from bdl import _random
 from bdl.likelihoods._heads import clipped
+
+_AT_ONCE = 2**14  # numbers of noise for a row: more than these leave the caches of a processor
 
 
 class HeteroscedasticCategorical(eqx.Module):
@@ -78,15 +81,7 @@ class HeteroscedasticCategorical(eqx.Module):
             raise ValueError("HeteroscedasticCategorical integrates over noise by Monte Carlo and needs a `key`.")
         logits, log_variance, factors = self._split(outputs)
         scale = jnp.exp(0.5 * clipped("HeteroscedasticCategorical", "log variance", log_variance))
-        # A key for each row: its noise is the same whatever rows stand behind it.
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(logits.shape[0]))
-        shape = (self.num_samples, *logits.shape[1:-1], logits.shape[-1] + self.rank)
-        noise = jnp.swapaxes(jax.vmap(lambda k: _random.normal(k, shape))(keys), 0, 1)  # [T, N, ..., K + R]
-        own, shared = jnp.split(noise, [logits.shape[-1]], axis=-1)
-        noisy = logits + scale * own
-        if self.rank:
-            noisy += jnp.einsum("n...kr,tn...r->tn...k", factors, shared, precision="highest")
-        return NoisyLogits(noisy / self.temperature, logits)
+        return NoisyLogits(logits, scale, factors, self.temperature, jax.random.key_data(key), self.num_samples)
 
     def _split(self, outputs: Any) -> tuple[jax.Array, jax.Array, Any]:
         shapes = [tuple(o.shape) for o in jax.tree.leaves(outputs)]
@@ -108,28 +103,91 @@ class HeteroscedasticCategorical(eqx.Module):
         )
 
 
-class NoisyLogits(dist.CategoricalLogits):
+class NoisyLogits(dist.Distribution):
     """The mean of T softmaxes: p(y) = (1/T) Σₜ softmax(noisyₜ)_y, over classes.
 
+    The noise is not kept but drawn where it is needed, and again for gradients: of images a few samples at a time.
+
     Args:
-        noisy: [T, N, ..., K].
         mean_logits: the logits without noise, [N, ..., K].
+        scale: the standard deviations of the noise that each class has for itself, [N, ..., K].
+        factors: of the noise shared between classes, [N, ..., K, R], or None.
+        temperature: divides the noisy logits.
+        key: the data of the key of the noise.
+        num_samples: T.
     """
 
-    pytree_data_fields = ("noisy", "mean_logits")
+    pytree_data_fields = ("mean_logits", "scale", "factors", "temperature", "key")
+    pytree_aux_fields = ("num_samples",)
 
-    def __init__(self, noisy: jax.Array, mean_logits: jax.Array):
-        self.noisy, self.mean_logits = noisy, mean_logits
-        # log (1/T) Σₜ softmax(noisyₜ); a program that does not use it does not compute it
-        super().__init__(logits=logsumexp(log_softmax(noisy), axis=0) - np.log(noisy.shape[0]), validate_args=False)
+    def __init__(
+        self, mean_logits: jax.Array, scale: jax.Array, factors: Any, temperature: Any, key: Any, num_samples: int
+    ):
+        self.mean_logits, self.scale, self.factors = mean_logits, scale, factors
+        self.temperature, self.key, self.num_samples = temperature, key, num_samples
+        super().__init__(batch_shape=mean_logits.shape[:-1], validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """The classes."""
+        return dist.constraints.integer_interval(0, self.mean_logits.shape[-1] - 1)
 
     @property
     def probs(self) -> jax.Array:
         """The mean of the softmaxes."""
-        return jax.nn.softmax(self.noisy).mean(0)
+        return self._reduced(lambda noisy: softmax(noisy).sum(0), jnp.add) / self.num_samples
+
+    @property
+    def logits(self) -> jax.Array:
+        """The logarithms of `probs`."""
+        total = self._reduced(lambda noisy: logsumexp(log_softmax(noisy), axis=0), jnp.logaddexp)
+        return total - np.log(self.num_samples)
+
+    @property
+    def noisy(self) -> jax.Array:
+        """All noisy logits, [T, N, ..., K]."""
+        return jnp.concatenate([self._noisy(group) for group in range(self._groups)])
 
     def log_prob(self, value: Any) -> jax.Array:
         """Log p(value) in nats, without the probabilities of the other classes."""
-        index = jnp.broadcast_to(value, self.noisy.shape[:-1])[..., None]
-        picked = jnp.take_along_axis(self.noisy, index, -1)[..., 0] - logsumexp(self.noisy, axis=-1)
-        return logsumexp(picked, axis=0) - np.log(self.noisy.shape[0])
+
+        def picked(noisy: jax.Array) -> jax.Array:
+            index = jnp.broadcast_to(value, noisy.shape[:-1])[..., None]
+            return logsumexp(jnp.take_along_axis(noisy, index, -1)[..., 0] - logsumexp(noisy, axis=-1), axis=0)
+
+        return self._reduced(picked, jnp.logaddexp) - np.log(self.num_samples)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Classes."""
+        return jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)
+
+    @property
+    def _groups(self) -> int:
+        # By the size of a row, so that a row's noise does not depend on how many rows there are.
+        row = self.mean_logits[0].size
+        fitting = max(_AT_ONCE // max(row, 1), 1)
+        return next(
+            g for g in range(1, self.num_samples + 1) if self.num_samples % g == 0 and self.num_samples // g <= fitting
+        )
+
+    def _noisy(self, group: Any) -> jax.Array:
+        """The noisy logits of a group of samples, [T / groups, N, ..., K]."""
+        logits, rank = self.mean_logits, 0 if self.factors is None else self.factors.shape[-1]
+        key = jax.random.fold_in(jax.random.wrap_key_data(self.key), group)
+        # A key for each row: its noise is the same whatever rows stand behind it.
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(logits.shape[0]))
+        shape = (self.num_samples // self._groups, *logits.shape[1:-1], logits.shape[-1] + rank)
+        noise = jnp.swapaxes(jax.vmap(lambda k: _random.normal(k, shape))(keys), 0, 1)  # [T, N, ..., K + R]
+        own, shared = jnp.split(noise, [logits.shape[-1]], axis=-1)
+        noisy = logits + self.scale * own
+        if rank:
+            noisy += jnp.einsum("n...kr,tn...r->tn...k", self.factors, shared, precision="highest")
+        return noisy / self.temperature
+
+    def _reduced(self, function: Callable[[jax.Array], jax.Array], combine: Callable[..., jax.Array]) -> jax.Array:
+        """`function` of the noisy logits of every group, combined."""
+        one = jax.checkpoint(lambda group: function(self._noisy(group)))
+        add = lambda total, group: (combine(total, one(group)), None)
+        return (
+            jax.lax.scan(add, one(0), jnp.arange(1, self._groups))[0] if self._groups > 1 else function(self._noisy(0))
+        )
