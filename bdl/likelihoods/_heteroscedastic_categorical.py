@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn import log_softmax, logsumexp, softmax
+from jax.nn import logsumexp
 from numpyro import distributions as dist
 
 from bdl import _random
 from bdl.likelihoods._heads import clipped
 
+_CLASSES = 2  # the axis of noisy logits, after those of samples and rows
 _AT_ONCE = 2**14  # numbers of noise for a row: more than these leave the caches of a processor
 
 
@@ -135,25 +136,30 @@ class NoisyLogits(dist.Distribution):
     @property
     def probs(self) -> jax.Array:
         """The mean of the softmaxes."""
-        return self._reduced(lambda noisy: softmax(noisy).sum(0), jnp.add) / self.num_samples
+        total = self._reduced(lambda noisy: jax.nn.softmax(noisy, _CLASSES).sum(0), jnp.add)
+        return jnp.moveaxis(total, 1, -1) / self.num_samples
 
     @property
     def logits(self) -> jax.Array:
         """The logarithms of `probs`."""
+        log_softmax = lambda noisy: noisy - _log_total(noisy)
         total = self._reduced(lambda noisy: logsumexp(log_softmax(noisy), axis=0), jnp.logaddexp)
-        return total - np.log(self.num_samples)
+        return jnp.moveaxis(total, 1, -1) - np.log(self.num_samples)
 
     @property
     def noisy(self) -> jax.Array:
         """All noisy logits, [T, N, ..., K]."""
-        return jnp.concatenate([self._noisy(group) for group in range(self._groups)])
+        sample = self._sampler()
+        noisy = jnp.concatenate([sample(group) for group in range(self._groups)])
+        return jnp.moveaxis(noisy, _CLASSES, -1)
 
     def log_prob(self, value: Any) -> jax.Array:
         """Log p(value) in nats, without the probabilities of the other classes."""
 
         def picked(noisy: jax.Array) -> jax.Array:
-            index = jnp.broadcast_to(value, noisy.shape[:-1])[..., None]
-            return logsumexp(jnp.take_along_axis(noisy, index, -1)[..., 0] - logsumexp(noisy, axis=-1), axis=0)
+            index = jnp.broadcast_to(value, self.batch_shape)[None, :, None]
+            chosen = jnp.take_along_axis(noisy, index, _CLASSES) - _log_total(noisy)
+            return logsumexp(chosen.squeeze(_CLASSES), axis=0)
 
         return self._reduced(picked, jnp.logaddexp) - np.log(self.num_samples)
 
@@ -164,30 +170,44 @@ class NoisyLogits(dist.Distribution):
     @property
     def _groups(self) -> int:
         # By the size of a row, so that a row's noise does not depend on how many rows there are.
-        row = self.mean_logits[0].size
-        fitting = max(_AT_ONCE // max(row, 1), 1)
-        return next(
-            g for g in range(1, self.num_samples + 1) if self.num_samples % g == 0 and self.num_samples // g <= fitting
-        )
+        fitting = max(_AT_ONCE // max(self.mean_logits[0].size, 1), 1)
+        groups = range(1, self.num_samples + 1)
+        return next(g for g in groups if self.num_samples % g == 0 and self.num_samples // g <= fitting)
 
-    def _noisy(self, group: Any) -> jax.Array:
-        """The noisy logits of a group of samples, [T / groups, N, ..., K]."""
-        logits, rank = self.mean_logits, 0 if self.factors is None else self.factors.shape[-1]
-        key = jax.random.fold_in(jax.random.wrap_key_data(self.key), group)
-        # A key for each row: its noise is the same whatever rows stand behind it.
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(logits.shape[0]))
-        shape = (self.num_samples // self._groups, *logits.shape[1:-1], logits.shape[-1] + rank)
-        noise = jnp.swapaxes(jax.vmap(lambda k: _random.normal(k, shape))(keys), 0, 1)  # [T, N, ..., K + R]
-        own, shared = jnp.split(noise, [logits.shape[-1]], axis=-1)
-        noisy = logits + self.scale * own
-        if rank:
-            noisy += jnp.einsum("n...kr,tn...r->tn...k", self.factors, shared, precision="highest")
-        return noisy / self.temperature
+    def _sampler(self) -> Callable[[Any], jax.Array]:
+        """From a group of samples to its noisy logits, [T / groups, N, K, ...]."""
+        # Sums over classes are sums of whole images with classes before the pixels: twice as fast on a host.
+        logits, scale = (jnp.moveaxis(a, -1, 1) / self.temperature for a in (self.mean_logits, self.scale))
+        factors = None if self.factors is None else jnp.moveaxis(self.factors, (-2, -1), (1, 2)) / self.temperature
+        classes, rank = logits.shape[1], 0 if factors is None else factors.shape[2]
+        shape = (self.num_samples // self._groups, classes + rank, *logits.shape[2:])
+
+        def sample(group: Any) -> jax.Array:
+            key = jax.random.fold_in(jax.random.wrap_key_data(self.key), group)
+            # A key for each row: its noise is the same whatever rows stand behind it.
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(logits.shape[0]))
+            noise = jnp.swapaxes(
+                jax.vmap(lambda k: _random.normal(k, shape))(keys), 0, 1
+            )  # [T / groups, N, K + R, ...]
+            own, shared = jnp.split(noise, [classes], axis=_CLASSES)
+            noisy = logits + scale * own
+            if factors is None:
+                return noisy
+            return noisy + jnp.einsum("nkr...,tnr...->tnk...", factors, shared, precision="highest")
+
+        return sample
 
     def _reduced(self, function: Callable[[jax.Array], jax.Array], combine: Callable[..., jax.Array]) -> jax.Array:
         """`function` of the noisy logits of every group, combined."""
-        one = jax.checkpoint(lambda group: function(self._noisy(group)))
+        sample = self._sampler()
+        if self._groups == 1:
+            return function(sample(0))
+        one = jax.checkpoint(lambda group: function(sample(group)))
         add = lambda total, group: (combine(total, one(group)), None)
-        return (
-            jax.lax.scan(add, one(0), jnp.arange(1, self._groups))[0] if self._groups > 1 else function(self._noisy(0))
-        )
+        return jax.lax.scan(add, one(0), jnp.arange(1, self._groups))[0]
+
+
+def _log_total(noisy: jax.Array) -> jax.Array:
+    """The logarithm of Σ exp over the classes, of finite numbers."""
+    largest = jax.lax.stop_gradient(noisy.max(_CLASSES, keepdims=True))
+    return largest + jnp.log(jnp.exp(noisy - largest).sum(_CLASSES, keepdims=True))
