@@ -92,9 +92,7 @@ def health(posterior: Any, model: Any = None) -> Health:
 def _finding(key: Any, path: str, leaf: Any, model: Any) -> Finding:
     if not is_family(leaf):
         return Finding(path, "point", 0.0, None)
-    draws = jax.lax.map(lambda i: leaf.sample(derive(key, "draw", i)).astype(jnp.float32), jnp.arange(_DRAWS))
-    deviation = draws.std(0, ddof=1)
-    spread = float(jnp.sqrt((deviation**2).mean()) / jnp.sqrt((draws**2).mean() + jnp.finfo(jnp.float32).tiny))
+    spread = _relative_spread(key, leaf)
     kl = _nats_a_weight(key, path, leaf, model)
     if hasattr(leaf, "rate") and float(jnp.mean(leaf.rate)) > _RATE:
         verdict = "dropped"
@@ -103,6 +101,15 @@ def _finding(key: Any, path: str, leaf: Any, model: Any) -> Finding:
     else:
         verdict = "collapsed to a point" if spread < _SPREAD else "healthy"
     return Finding(path, verdict, spread, kl)
+
+
+def _relative_spread(key: Any, leaf: Any) -> float:
+    if hasattr(leaf, "rate") and jnp.size(leaf.rate) == 1:
+        # Var(w m) = w² p / (1 − p) and E[(w m)²] = w² / (1 − p); a few draws of a small rate may drop nothing.
+        return float(jnp.sqrt(jnp.asarray(leaf.rate, jnp.float32).reshape(())))
+    draws = jax.lax.map(lambda i: leaf.sample(derive(key, "draw", i)).astype(jnp.float32), jnp.arange(_DRAWS))
+    deviation = draws.std(0, ddof=1)
+    return float(jnp.sqrt((deviation**2).mean()) / jnp.sqrt((draws**2).mean() + jnp.finfo(jnp.float32).tiny))
 
 
 def _nats_a_weight(key: Any, path: str, leaf: Any, model: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import bdl
@@ -64,3 +65,27 @@ def test_the_summary_says_which_local_rule_is_used():
         "dropped": "input mask",
         "plain": "rank-1 factors",
     }
+
+
+@pytest.mark.parametrize(
+    "initialiser",
+    [bdl.families.bernoulli_dropout(0.3), bdl.families.drop_connect(0.3), bdl.families.gaussian_dropout(0.3)],
+)
+def test_the_spread_of_masks_is_that_of_their_rate(initialiser):
+    """Fault guarded against: a small rate called a collapse, as none of a few draws dropped anything."""
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(40, 5)), jnp.float32)
+    use = {"w": bdl.networks.Use(in_axes=(0,), fan_in=40)}
+    family = initialiser(kernel)
+    family = family.bind(use["w"]) if hasattr(family, "bind") else family
+    draws = np.asarray(jax.jit(jax.vmap(family.sample))(jax.random.split(jax.random.key(1), 4_000)), np.float64)
+    found = bdl.health(bdl.posteriors.Factorised({"w": family})).findings[0]
+    expected = np.sqrt((draws.var(0)).mean() / (draws**2).mean())
+    np.testing.assert_allclose(found.spread, expected, rtol=0.03)
+    np.testing.assert_allclose(found.spread, np.sqrt(0.3), rtol=1e-5)
+
+
+def test_a_small_rate_is_no_collapse():
+    posterior = bdl.posteriors.Factorised({"w": bdl.families.bernoulli_dropout(1e-4)(jnp.ones((8, 8)))})
+    network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((8, 8))})
+    posterior, _ = bdl.bind(posterior, bdl.Model(network, bdl.likelihoods.Normal()), jnp.ones((1, 8)))
+    assert bdl.health(posterior).findings[0].verdict == "healthy"
