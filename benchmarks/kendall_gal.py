@@ -117,9 +117,11 @@ def digits(args: argparse.Namespace) -> dict[str, Any]:
         likelihood, heads = KINDS["heteroscedastic"]
         network, chosen = _lenet(x, args, heads)
         fitted = fit(network, likelihood, chosen, x[:count], y[:count], args, args.steps)
-        found = predict(fitted, x_new, args)
-        rows[str(count)] = {"error": float(np.mean(np.argmax(found.probs, 1) != y_new))} | _split(
-            found, predict(fitted, far, args), lambda p: p.logit_variance
+        found, outside = (predict(fitted, inputs, args) for inputs in (x_new, far))
+        rows[str(count)] = (
+            {"error": float(np.mean(np.argmax(found.probs, 1) != y_new))}
+            | _split(found, outside, lambda p: p.logit_variance)
+            | {"information_in": float(found.epistemic.mean()), "information_out": float(outside.epistemic.mean())}
         )
     return rows
 
