@@ -88,7 +88,9 @@ def regression(args: argparse.Namespace) -> dict[str, Any]:
         network = bdl.networks.mlp(jax.random.key(args.seed), x[:1], 2, widths=(50, 50))
         chosen = families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
         count = len(x) // share
-        fitted = fit(network, bdl.likelihoods.HeteroscedasticNormal(), chosen, x[:count], y[:count], args, args.steps)
+        fitted = fit(
+            network, bdl.likelihoods.HeteroscedasticNormal(), chosen, x[:count], y[:count], args, 6 * args.steps
+        )
         found = predict(fitted, x_new, args)
         rows[str(count)] = {"rmse": float(np.sqrt(np.mean((found.mean - y_new) ** 2)))} | _split(
             found, predict(fitted, far, args), lambda p: p.epistemic
@@ -233,7 +235,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("studies", nargs="*", choices=[[], *STUDIES], default=[], help="default: all five")
     parser.add_argument("--posterior", choices=("dropout", "normal"), default="dropout", help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=0.2, help="of dropout, default: %(default)s")
-    parser.add_argument("--steps", type=int, default=2_000, help="of a fit, default: %(default)s")
+    parser.add_argument(
+        "--steps", type=int, default=2_000, help="of a fit, six times as many in `regression`; default: %(default)s"
+    )
     parser.add_argument("--draws", type=int, default=50, help="of the weights at prediction, default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder of kendall_gal.json; what is in it is not run again")
