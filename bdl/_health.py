@@ -106,7 +106,7 @@ def _finding(key: Any, path: str, leaf: Any, model: Any) -> Finding:
 def _relative_spread(key: Any, leaf: Any) -> float:
     if hasattr(leaf, "rate") and jnp.size(leaf.rate) == 1:
         # Var(w m) = w² p / (1 − p) and E[(w m)²] = w² / (1 − p); a few draws of a small rate may drop nothing.
-        return float(jnp.sqrt(jnp.asarray(leaf.rate, jnp.float32).reshape(())))
+        return float(jnp.mean(leaf.rate)) ** 0.5
     draws = jax.lax.map(lambda i: leaf.sample(derive(key, "draw", i)).astype(jnp.float32), jnp.arange(_DRAWS))
     deviation = draws.std(0, ddof=1)
     return float(jnp.sqrt((deviation**2).mean()) / jnp.sqrt((draws**2).mean() + jnp.finfo(jnp.float32).tiny))

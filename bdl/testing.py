@@ -216,10 +216,7 @@ def _float(tree: Any) -> Any:
 
 def _check_finite(what: str, tree: Any) -> None:
     for path, array in named_leaves(tree).items():
-        _say(
-            bool(np.all(np.isfinite(array))),
-            f"{what} is not finite{f' at {path!r}' if path else ''}",
-        )
+        _say(bool(np.all(np.isfinite(array))), f"{what} is not finite{f' at {path!r}' if path else ''}")
 
 
 def _close(what: str, got: Any, expected: Any, tolerance: float) -> None:

@@ -126,8 +126,8 @@ def statistics(distribution: dist.Distribution) -> Values | Classes:
         probs, logits = distribution.probs, distribution.logits
         return Classes(probs, entropy(probs, True), probs > 0.5, logits, True)
     if isinstance(distribution, dist.CategoricalProbs) or hasattr(distribution, "mean_logits"):
-        noiseless = hasattr(distribution, "mean_logits")
-        probs, logits = distribution.probs, distribution.mean_logits if noiseless else distribution.logits
+        probs = distribution.probs
+        logits = distribution.mean_logits if hasattr(distribution, "mean_logits") else distribution.logits
         return Classes(probs, entropy(probs, False), probs == probs.max(-1, keepdims=True), logits, False)
     if isinstance(distribution, dist.CategoricalLogits):
         return _softmax(distribution.logits)

@@ -30,12 +30,12 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
     return arguments
 
 
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file; ends the program where there is none."""
+def arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, or those of these names; ends the program where there is no file."""
     if not path.is_file():
         raise SystemExit(f"no file {path}: pass --data DIR or set BDL_DATA to the folder above `{path.parent.name}`.")
     with np.load(path) as file:
-        return dict(file)
+        return {name: file[name] for name in names or file}
 
 
 class Results(dict[str, Any]):

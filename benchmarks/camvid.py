@@ -49,8 +49,7 @@ class Images(NamedTuple):
 
 
 def read(folder: Path, part: str) -> Images:
-    data = _command.arrays(folder / "camvid_120x90.npz")
-    x, y = data[f"x_{part}"], data[f"y_{part}"]
+    x, y = _command.arrays(folder / "camvid_120x90.npz", f"x_{part}", f"y_{part}").values()
     rows = (0, 0), (0, 6), (0, 0)
     x = np.pad(x.astype(np.float32) / 255, (*rows, (0, 0)), mode="edge")
     return Images(x, np.pad(y.astype(np.int32), rows, constant_values=VOID))
@@ -61,7 +60,7 @@ def others(folder: Path, count: int) -> np.ndarray | None:
     path = folder.parent / "cifar10" / "cifar10_test.npz"
     if not path.is_file():
         return None
-    x = _command.arrays(path)["x_test"][:count].astype(np.float32) / 255
+    x = _command.arrays(path, "x_test")["x_test"][:count].astype(np.float32) / 255
     return x.repeat(3, 1).repeat(4, 2)[:, :, 4:124]
 
 

@@ -39,7 +39,6 @@ from benchmarks.uci import read as read_uci
 
 CLASSES, SWAPPED, SHARE = 10, (0, 6), 0.2
 
-
 # Likelihood and outputs of either kind of classification.
 KINDS = {
     "plain": (bdl.likelihoods.Categorical(), CLASSES),

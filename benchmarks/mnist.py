@@ -74,8 +74,8 @@ class Part(NamedTuple):
 
 def read(folder: Path, pixel: float, *, validation: bool) -> Part:
     """The training images against the test images, or against 10,000 of themselves."""
-    data = _command.arrays(folder / "mnist.npz")
-    x, y, x_new, y_new = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    names = "x_train", "y_train", "x_test", "y_test"
+    x, y, x_new, y_new = _command.arrays(folder / "mnist.npz", *names).values()
     if validation:
         train, new = np.split(np.random.default_rng(0).permutation(len(x)), [len(x) - NUM_VALIDATION])
         x, y, x_new, y_new = x[train], y[train], x[new], y[new]

@@ -231,7 +231,7 @@ def table(results: dict[str, Any], folder: Path) -> str:
     ]
     for name, noises in results.items():
         path = folder / f"{name}.gal2018_results.npz"
-        reference = dict(np.load(path)) if path.is_file() else {}
+        reference = _command.arrays(path) if path.is_file() else {}
         for noise, result in noises.items():
             cells = [name, noise]
             for ours, theirs in (("rmse", "test_MC_rmse"), ("log_likelihood", "test_ll")):

@@ -1,8 +1,10 @@
 """Strict settings for the whole suite; they must stand before the first use of jax."""
 
+import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -10,9 +12,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 import pytest
 
+ROOT = Path(__file__).parent.parent
 jax.config.update("jax_debug_key_reuse", True)
 # Most of the suite's time is compilation: what has been compiled once is kept, so that the next run takes a third.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
@@ -24,6 +27,18 @@ def strict_dtypes() -> Iterator[None]:
     """
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(scope="session")
+def load_benchmark() -> Callable[[str], Any]:
+    """From a name to the module of `benchmarks/`, which lies beside the package and is not installed."""
+
+    def load(name: str) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(ROOT))
+            return importlib.import_module(f"benchmarks.{name}")
+
+    return load
 
 
 @pytest.fixture(scope="session")

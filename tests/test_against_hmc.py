@@ -1,9 +1,7 @@
 """Fitted posteriors against the truth: the exact posterior of a linear model, and the benchmark against NUTS."""
 
 import functools
-import importlib
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +11,12 @@ import pytest
 
 import bdl
 
-ROOT = Path(__file__).parent.parent
 N, D, SCALE, PRIOR = 60, 4, 0.5, 0.8
 
 
 @pytest.fixture(scope="module")
-def hmc():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        return importlib.import_module("benchmarks.hmc")
+def hmc(load_benchmark):
+    return load_benchmark("hmc")
 
 
 def linear_model():

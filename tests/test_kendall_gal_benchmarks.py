@@ -1,21 +1,11 @@
 """The benchmarks after Kendall and Gal, on made-up data in the layout of the published sets."""
 
-import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
-N = 200
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        yield lambda name: importlib.import_module(f"benchmarks.{name}")
+N, PARTS = 200, ("train", "test")
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +40,13 @@ def folder(tmp_path_factory):
     return path
 
 
-PARTS = ("train", "test")
-
-
 def finite(rows):
     return all(np.isfinite(value) for row in rows.values() for value in row.values())
 
 
 @pytest.mark.slow
-def test_results_are_kept_and_not_run_again(benchmark, folder, tmp_path, capsys):
-    study = benchmark("kendall_gal")
+def test_results_are_kept_and_not_run_again(load_benchmark, folder, tmp_path, capsys):
+    study = load_benchmark("kendall_gal")
     command = ["regression", "--fast", "--data", str(folder), "--output", str(tmp_path)]
     results = study.main(command)
     assert list(results["regression, dropout"]) == ["45", "90", "180"]
@@ -70,13 +57,13 @@ def test_results_are_kept_and_not_run_again(benchmark, folder, tmp_path, capsys)
     assert json.dumps(study.main(command)["regression, dropout"]) == kept
 
 
-def test_a_missing_file_is_named(benchmark, tmp_path):
+def test_a_missing_file_is_named(load_benchmark, tmp_path):
     with pytest.raises(SystemExit, match="power-plant.npz: pass --data DIR or set BDL_DATA to the folder above `uci`"):
-        benchmark("kendall_gal").main(["regression", "--fast", "--data", str(tmp_path)])
+        load_benchmark("kendall_gal").main(["regression", "--fast", "--data", str(tmp_path)])
 
 
-def test_confused_labels_are_a_fifth_of_two_classes(benchmark):
-    study = benchmark("kendall_gal")
+def test_confused_labels_are_a_fifth_of_two_classes(load_benchmark):
+    study = load_benchmark("kendall_gal")
     true = np.random.default_rng(0).integers(0, 10, 10_000)
     changed = study._confused(true, 1) != true
     two = np.isin(true, study.SWAPPED)
@@ -87,15 +74,15 @@ def test_confused_labels_are_a_fifth_of_two_classes(benchmark):
 @pytest.mark.slow
 @pytest.mark.parametrize("posterior", ["dropout", "normal"])
 @pytest.mark.parametrize("name", ["digits", "labels", "humans", "annotators"])
-def test_studies_of_images_run(benchmark, folder, name, posterior):
-    study = benchmark("kendall_gal")
+def test_studies_of_images_run(load_benchmark, folder, name, posterior):
+    study = load_benchmark("kendall_gal")
     results = study.main([name, "--fast", "--data", str(folder), "--posterior", posterior])
     assert finite(results[f"{name}, {posterior}"])
 
 
 @pytest.mark.slow
-def test_dense_prediction_runs(benchmark, folder, tmp_path):
-    study = benchmark("camvid")
+def test_dense_prediction_runs(load_benchmark, folder, tmp_path):
+    study = load_benchmark("camvid")
     command = ["--fast", "--sizes", "--data", str(folder / "camvid_120x90"), "--output", str(tmp_path)]
     results = study.main(command)
     assert {"plain", "aleatoric", "epistemic", "both", "both, 1/4", "both, 1/2"} <= set(results)

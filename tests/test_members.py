@@ -129,10 +129,7 @@ def test_rank1_factors_have_the_moments_they_say():
     np.testing.assert_allclose(covariance, 0.04, rtol=0.08)
 
 
-BOTH = [pytest.param("batch_ensemble", marks=pytest.mark.slow), "rank1_normal, a mixture"]
-
-
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", [pytest.param("batch_ensemble", marks=pytest.mark.slow), "rank1_normal, a mixture"])
 def test_members_learn_to_differ_and_the_objective_is_no_bound(name):
     y = jnp.sin(X[:, :2])
     posterior = bdl.variational(PARAMS, INITIALISERS[name])

@@ -1,10 +1,8 @@
 """Sparsity: the log-uniform prior, sparse variational dropout, pruning."""
 
 import dataclasses
-import importlib
 import json
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -220,10 +218,8 @@ def test_what_cannot_be_pruned_is_refused():
 
 
 @pytest.fixture(scope="module")
-def mnist():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent.parent))
-        return importlib.import_module("benchmarks.mnist")
+def mnist(load_benchmark):
+    return load_benchmark("mnist")
 
 
 def test_the_benchmark_says_where_data_are_missing(mnist, tmp_path, monkeypatch):

@@ -1,23 +1,18 @@
 """The UCI benchmark, on made-up data in the layout of the published sets."""
 
-import importlib
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
 N, D, SPLITS = 200, 3, 2
 NOISE = 3.0
 
 
 @pytest.fixture(scope="module")
-def uci():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT))
-        return importlib.import_module("benchmarks.uci")
+def uci(load_benchmark):
+    return load_benchmark("uci")
 
 
 @pytest.fixture(scope="module")

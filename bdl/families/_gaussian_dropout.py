@@ -217,7 +217,12 @@ def gaussian_dropout(rate: Any = None, *, alpha: Any = None, noise: str = "row")
         value = value_of(rate)
         if not isinstance(value, jax.core.Tracer) and not 0 < float(value) < 1:
             raise ValueError(f"families.gaussian_dropout: expected a rate in (0, 1), got {float(value)}.")
-        alpha = map_learned(lambda rate: rate / (1 - rate), rate)
+        alpha = map_learned(_alpha, rate)
     if not isinstance(alpha, Learned):
         check_positive("gaussian_dropout", "alpha", alpha)
     return _Initialiser(to_log("alpha", alpha), noise)
+
+
+def _alpha(rate: Any) -> jax.Array:
+    rate = jnp.asarray(rate, jnp.float32)
+    return rate / (1 - rate)

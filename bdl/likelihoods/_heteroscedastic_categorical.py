@@ -186,9 +186,8 @@ class NoisyLogits(dist.Distribution):
             key = jax.random.fold_in(jax.random.wrap_key_data(self.key), group)
             # A key for each row: its noise is the same whatever rows stand behind it.
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(logits.shape[0]))
-            noise = jnp.swapaxes(
-                jax.vmap(lambda k: _random.normal(k, shape))(keys), 0, 1
-            )  # [T / groups, N, K + R, ...]
+            # [T / groups, N, K + R, ...]
+            noise = jnp.swapaxes(jax.vmap(lambda k: _random.normal(k, shape))(keys), 0, 1)
             own, shared = jnp.split(noise, [classes], axis=_CLASSES)
             noisy = logits + scale * own
             if factors is None:

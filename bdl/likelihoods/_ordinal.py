@@ -49,7 +49,7 @@ class Ordinal(eqx.Module):
         traced = isinstance(value, jax.core.Tracer)
         if value.shape != (num_classes - 1,) or not (traced or np.all(np.diff(value) > _SMALLEST)):
             raise ValueError(f"Ordinal: expected {num_classes - 1} increasing `cutpoints`, got {cutpoints}.")
-        self.unconstrained = map_learned(lambda _: jnp.concatenate([value[:1], jnp.log(jnp.diff(value))]), cutpoints)
+        self.unconstrained = map_learned(_unconstrained, cutpoints)
 
     @property
     def cutpoints(self) -> jax.Array:
@@ -74,3 +74,9 @@ class Ordinal(eqx.Module):
         below, above = jax.nn.log_sigmoid(distance), jax.nn.log_sigmoid(-distance)
         between = below[..., 1:] + above[..., :-1] + jnp.log(-jnp.expm1(-jnp.diff(self.cutpoints)))
         return dist.Categorical(logits=jnp.concatenate([below[..., :1], between, above[..., -1:]], axis=-1))
+
+
+def _unconstrained(cutpoints: Any) -> jax.Array:
+    """The first cutpoint, and the logarithms of the distances between neighbours."""
+    cutpoints = jnp.asarray(cutpoints, jnp.float32)
+    return jnp.concatenate([cutpoints[:1], jnp.log(jnp.diff(cutpoints))])
