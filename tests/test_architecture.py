@@ -25,8 +25,8 @@ PACKAGES = [
 # A room imports only rooms of earlier lines, and never its neighbours. A private file of the root stands with the rooms
 # that it helps, before them; one that is not named here imports no room at all.
 LAYERS = (
-    {"networks", "likelihoods", "metrics", "uncertainty"},
-    {"priors", "families"},
+    {"networks", "likelihoods", "metrics", "uncertainty", "data"},
+    {"priors", "families", "calibration", "conformal"},
     {"noise"},
     {"posteriors", "model"},
     {"_bind", "kl", "_outputs"},
@@ -35,7 +35,7 @@ LAYERS = (
     {"_activation_maps", "log_predictive", "predict", "function_draw"},
     {"prior_predictive"},
     {"_training", "_trail", "_resume", "_watch", "fit"},
-    {"checkpoint", "export", "_health", "plots", "prune", "summary", "testing"},
+    {"checkpoint", "diagnostics", "evaluate", "export", "_health", "plots", "prune", "summary", "testing"},
 )
 
 
