@@ -35,7 +35,7 @@ LAYERS = (
     {"_activation_maps", "log_predictive", "predict", "function_draw"},
     {"prior_predictive"},
     {"_training", "_trail", "_resume", "_watch", "fit"},
-    {"checkpoint", "diagnostics", "evaluate", "export", "_health", "plots", "prune", "summary", "testing"},
+    {"checkpoint", "diagnostics", "evaluate", "export", "_health", "ood", "plots", "prune", "summary", "testing"},
 )
 
 

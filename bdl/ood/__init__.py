@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: scores that are higher for what is less like the training data, and training for it."""
+"""Out-of-distribution detection: scores, higher for what is less like the training data, and training for it."""
 
 from bdl.ood._detector import Detector
 

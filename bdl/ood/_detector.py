@@ -1,4 +1,4 @@
-"""A detector: from inputs to scores, higher for what is less like the data it was fitted to; and decisions from them."""
+"""A detector: from inputs to scores, higher for what is less like its training data, and decisions from them."""
 
 from collections.abc import Callable
 from typing import Any
