@@ -67,6 +67,31 @@ def test_histograms_have_area_one_and_the_same_bins(ranked):
         np.testing.assert_allclose([corners[:, 0].min(), corners[:, 0].max()], [scores.min(), scores.max()])
 
 
+def test_a_reliability_diagram_has_bars_gaps_and_a_histogram():
+    probs, labels = np.array([0.95, 0.92, 0.7, 0.65, 0.55]), np.array([1, 1, 0, 1, 0])
+    ax = plots.reliability(np.stack([1 - probs, probs], 1), labels, num_bins=5)
+    bars, gaps = ax.containers[0], ax.containers[1]
+    np.testing.assert_allclose([bar.get_x() for bar in bars], [0.4, 0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose([bar.get_height() for bar in bars], [0, 0.5, 1])
+    np.testing.assert_allclose([gap.get_height() for gap in gaps], [0.55, 0.175, -0.065], rtol=1e-5)
+    (above,) = ax.child_axes
+    np.testing.assert_allclose([bar.get_height() for bar in above.patches], [0, 0, 0.2, 0.4, 0.4], rtol=1e-6)
+    np.testing.assert_allclose([line.get_xdata()[0] for line in above.lines], [probs.mean(), 0.6], rtol=1e-6)
+    with pytest.raises(ValueError, match="a diagram is of one class"):
+        plots.reliability(np.stack([1 - probs, probs], 1), labels, of="classes")
+
+
+def test_quantiles_are_shares_of_targets_below():
+    values = np.array([0.1, 0.2, 0.6, 0.95])
+    ax = plots.quantile_calibration(values, name="a")
+    curve = ax.lines[-1].get_xydata()
+    np.testing.assert_allclose(curve[[9, 15, 50, 99], 1], [0, 0.25, 0.5, 1.0])
+    plots.quantile_calibration(values**2, name="b", ax=ax)
+    assert ax.get_legend_handles_labels()[1] == ["95 % if calibrated (N = 4)", "a", "b"]
+    with pytest.raises(ValueError, match="expected"):
+        plots.quantile_calibration(np.array([0.5, 1.5]))
+
+
 def test_a_confusion_matrix_has_the_shares_of_its_rows():
     matrix = np.array([[90, 10, 0], [1, 1, 2], [0, 0, 0]])
     ax = plots.confusion(matrix, classes=["many", "few", "none"])

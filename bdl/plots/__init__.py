@@ -4,6 +4,7 @@ Each function draws on `ax`, or on the axes of a new figure, and returns it: tit
 are those of Okabe and Ito, which the colour-blind tell apart.
 """
 
+from bdl.plots._calibration import quantile_calibration, reliability
 from bdl.plots._classification import probabilities, uncertainty
 from bdl.plots._confusion import confusion
 from bdl.plots._images import activation_map, uncertainty_maps
@@ -20,7 +21,9 @@ __all__ = [
     "intervals",
     "precision_recall",
     "probabilities",
+    "quantile_calibration",
     "rates",
+    "reliability",
     "risk_coverage",
     "roc",
     "scores",

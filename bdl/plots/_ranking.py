@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bdl.plots._style import ACCENT, LINES, MISS, axes
+from bdl.plots._style import ACCENT, MISS, axes, curve
 
 
 def scores(
@@ -62,7 +62,7 @@ def roc(scores: Any, labels: Any, *, name: str | None = None, ax: Any = None) ->
     found, taken = _counts(scores, labels)
     true, false = found / found[-1], taken / taken[-1]
     area = float(np.trapezoid(true, false))
-    ax = _curve(ax, false, true, f"{name or 'score'}: area {area:.3f}")
+    ax = curve(ax, false, true, f"{name or 'score'}: area {area:.3f}")
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--", zorder=1)
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate")
     return ax
@@ -93,7 +93,7 @@ def precision_recall(scores: Any, labels: Any, *, name: str | None = None, ax: A
     precision, recall = found[1:] / (found + taken)[1:], found / found[-1]
     average = float(np.sum(np.diff(recall) * precision))
     steps = np.repeat(recall, 2)[1:-1], np.repeat(precision, 2)
-    ax = _curve(ax, *steps, f"{name or 'score'}: average precision {average:.3f}")
+    ax = curve(ax, *steps, f"{name or 'score'}: average precision {average:.3f}")
     ax.set(xlabel="recall", ylabel="precision", ylim=(-0.02, 1.02))
     return ax
 
@@ -131,7 +131,7 @@ def risk_coverage(uncertainty: Any, losses: Any, *, name: str | None = None, ax:
         ax.plot(share, _risks(losses, losses), color="0.6", lw=1, label="best order")
         ax.plot([0, 1], [losses.mean()] * 2, color="0.6", lw=0.8, ls="--", label="random order")
     risks = _risks(uncertainty, losses)
-    ax = _curve(ax, share, risks, f"{name or 'uncertainty'}: AURC {risks.mean():.3g}", since=2)
+    ax = curve(ax, share, risks, f"{name or 'uncertainty'}: AURC {risks.mean():.3g}", since=2)
     ax.set(xlabel="coverage: the share of examples kept", ylabel="risk: their mean loss", xlim=(-0.02, 1.02))
     return ax
 
@@ -155,14 +155,6 @@ def _counts(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # of each group of equal scores
     return tuple(np.append(0, np.cumsum(hit[order])[last]).astype(float) for hit in (labels, ~labels))  # type: ignore[return-value]
-
-
-def _curve(ax: Any, x: np.ndarray, y: np.ndarray, label: str, since: int = 0) -> Any:
-    ax = axes(ax)
-    drawn = len(ax.get_legend_handles_labels()[1]) - since
-    styles = ("-", "--", "-.", ":")
-    ax.plot(x, y, color=LINES[drawn % len(LINES)], ls=styles[drawn % len(styles)], lw=1.8, label=label)
-    return ax
 
 
 def _finite(array: Any) -> np.ndarray:

@@ -42,3 +42,12 @@ def named(argument: str, names: Sequence[Any] | None, count: int) -> list[str]:
     if len(names) != count:
         raise ValueError(f"plots: expected {count} {argument}, one for each bar, got {len(names)}: {list(names)}.")
     return [str(name) for name in names]
+
+
+def curve(ax: Any, x: np.ndarray, y: np.ndarray, label: str, *, since: int = 0) -> Any:
+    """A line in a colour and a dash of its own among those that are on `ax`, which had `since` labels before them."""
+    ax = axes(ax)
+    drawn = len(ax.get_legend_handles_labels()[1]) - since
+    styles = ("-", "--", "-.", ":")
+    ax.plot(x, y, color=LINES[drawn % len(LINES)], ls=styles[drawn % len(styles)], lw=1.8, label=label)
+    return ax

@@ -124,7 +124,9 @@ def rates(posterior: Any, *, ax: Any = None) -> Any:
     ax = axes(ax)
     ax.scatter([rate.mean() for rate in found.values()], rows, color=ACCENT, zorder=3)
     ax.hlines(rows, low, high, color=ALEATORIC, lw=3)
-    ax.set(yticks=rows, yticklabels=list(found), ylim=(-0.6, len(found) - 0.4), xlim=(-0.02, 1.02), xlabel="dropout rate")
+    ax.set(
+        yticks=rows, yticklabels=list(found), ylim=(-0.6, len(found) - 0.4), xlim=(-0.02, 1.02), xlabel="dropout rate"
+    )
     ax.invert_yaxis()
     return ax
 
