@@ -13,13 +13,15 @@ import bdl
 
 API = Path(__file__).parents[1] / "docs" / "api"
 SOURCE = Path(bdl.__file__).parent
-FILES = [*SOURCE.glob("*/__init__.py"), *SOURCE.glob("[a-z]*.py")]
-ROOMS = sorted(f"bdl.{file.parent.name if file.stem == '__init__' else file.stem}" for file in FILES)
+# Rooms, and those inside of a room.
+FILES = [file for file in SOURCE.rglob("*.py") if not file.stem.startswith("_") or file.stem == "__init__"]
+NAMES = [file.relative_to(SOURCE).with_suffix("").parts for file in FILES]
+ROOMS = sorted(".".join(["bdl", *(part for part in parts if part != "__init__")]) for parts in NAMES)
 
 
 def public() -> dict[str, object]:
     """Objects of `__all__` of the root and of every room, folder or file, less the rooms themselves."""
-    modules = [importlib.import_module(name) for name in ("bdl", *ROOMS)]
+    modules = [importlib.import_module(name) for name in ROOMS]
     named = {f"{m.__name__}.{name}": getattr(m, name) for m in modules for name in getattr(m, "__all__", ())}
     return {name: value for name, value in named.items() if not isinstance(value, types.ModuleType)}
 
