@@ -119,7 +119,8 @@ def posterior():
     params = {"a": jnp.full((4, 5), 2.0), "b": jnp.ones((3, 2)), "c": jnp.ones((6, 2)), "d": jnp.ones(2)}
     family = bdl.families
     return bdl.variational(
-        params, {"a": family.normal(0.5), "b": family.bernoulli_dropout(0.25), "c": family.concrete_dropout(initial_rate=0.1)}
+        params,
+        {"a": family.normal(0.5), "b": family.bernoulli_dropout(0.25), "c": family.concrete_dropout(initial_rate=0.1)},
     )
 
 
