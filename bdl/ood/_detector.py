@@ -48,8 +48,15 @@ class Detector(eqx.Module):
         return found
 
     def held_out(self, x: Any) -> "Detector":
-        """The same detector, with the scores of held-out inliers to decide by."""
-        return Detector(self.score, jnp.sort(jnp.ravel(self(x))))
+        """The same detector, with the scores of held-out inliers to decide by.
+
+        Raises:
+            ValueError: there is no inlier.
+        """
+        scores = jnp.sort(jnp.ravel(self(x)))
+        if not len(scores):
+            raise ValueError("ood: expected held-out inliers, got none. Pass at least 1 / (1 − tpr) of them.")
+        return Detector(self.score, scores)
 
     def threshold(self, tpr: float = 0.95) -> jax.Array:
         """The score that a share `tpr` of the held-out inliers does not exceed, the smallest of theirs.
@@ -60,7 +67,8 @@ class Detector(eqx.Module):
         inliers = self._inliers()
         if not 0 < tpr <= 1:
             raise ValueError(f"ood: expected `tpr` in (0, 1], the share of inliers to keep, got {tpr}.")
-        return inliers[int(np.ceil(tpr * len(inliers))) - 1]
+        rank = int(np.ceil(tpr * len(inliers) * (1 - 1e-12)))  # 0.07 · 100 is a little above 7
+        return inliers[rank - 1]
 
     def flag(self, x: Any, tpr: float = 0.95) -> jax.Array:
         """Which inputs are out-of-distribution, bool [N]: those above the threshold."""
