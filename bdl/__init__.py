@@ -5,12 +5,29 @@ algorithm turns it into a posterior: anything that can draw the network's weight
 network and keeps running moments; uncertainty splits them.
 """
 
-from bdl import families, inference, likelihoods, networks, noise, objectives, posteriors, priors, testing
+from bdl import (
+    calibration,
+    conformal,
+    data,
+    diagnostics,
+    families,
+    inference,
+    likelihoods,
+    metrics,
+    networks,
+    noise,
+    objectives,
+    ood,
+    posteriors,
+    priors,
+    testing,
+)
 from bdl._activation_maps import ActivationMaps, activation_maps
 from bdl._bind import bind
 from bdl._health import health
 from bdl._learned import learned, partition
 from bdl.checkpoint import load, save
+from bdl.evaluate import Evaluation, Score, evaluate
 from bdl.fit import Fitted, History, fit
 from bdl.function_draw import function_draw
 from bdl.kl import kl
@@ -32,13 +49,20 @@ __all__ = [
     "ActivationMaps",
     "ClassPrediction",
     "ElboTerms",
+    "Evaluation",
     "Fitted",
     "History",
     "Model",
     "Prediction",
+    "Score",
     "activation_maps",
     "bind",
+    "calibration",
+    "conformal",
+    "data",
+    "diagnostics",
     "elbo",
+    "evaluate",
     "families",
     "fit",
     "from_linen",
@@ -52,10 +76,12 @@ __all__ = [
     "likelihoods",
     "load",
     "log_predictive",
+    "metrics",
     "network",
     "networks",
     "noise",
     "objectives",
+    "ood",
     "partition",
     "posteriors",
     "predict",

@@ -4,11 +4,13 @@ Ours check what they are given, as theirs do. The last rows are our seconds for 
 probabilities or scores to numbers. Torchmetrics is asked where it is installed.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bdl import metrics
@@ -33,6 +35,12 @@ class Data:
         self.wrong = self.predicted != self.labels
         self.uncertainty = -self.probs.max(-1)
         self.thresholds = np.linspace(-3, 4, 101, dtype=np.float32)
+
+    def for_jax(self) -> "Data":
+        """The same as arrays of JAX, as `bdl.predict` returns them; the others get their own kind, too."""
+        ours = copy.copy(self)
+        ours.__dict__ = {name: jnp.asarray(array) for name, array in vars(self).items()}
+        return ours
 
 
 OF_COUNTS = (
@@ -79,10 +87,27 @@ def detection(data: Data) -> dict[str, Any]:
     return metrics.detection(data.scores[~data.event], data.scores[data.event], positive="out")
 
 
-GROUPS = (from_counts, sweep, from_ranks, selection, fidelity, detection)
+def scores(data: Data) -> list[Any]:
+    return [metric(data.probs, data.labels) for metric in (metrics.log_likelihood, metrics.brier)]
 
 
-def scikit_learn(data: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+def calibration(data: Data) -> list[Any]:
+    found = [metrics.expected_calibration_error(data.probs, data.labels, classwise=each) for each in (False, True)]
+    return [
+        *found,
+        metrics.maximum_calibration_error(data.probs, data.labels),
+        metrics.calibration_noise_floor(data.probs),
+    ]
+
+
+def kernel(data: Data) -> Any:
+    return metrics.kernel_calibration_error(data.probs, data.labels, block_size=64)
+
+
+GROUPS = (from_counts, sweep, from_ranks, selection, fidelity, detection, scores, calibration, kernel)
+
+
+def scikit_learn(data: Data, ours: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Theirs and ours, by the figure's name."""
     import sklearn.metrics as theirs
 
@@ -101,7 +126,7 @@ def scikit_learn(data: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], 
         )  # fmt: skip
 
     def matrix() -> Any:
-        return metrics.confusion_matrix(data.probs, data.labels)
+        return metrics.confusion_matrix(ours.probs, ours.labels)
 
     return {
         "confusion matrix": (confusion, matrix),
@@ -120,17 +145,17 @@ def scikit_learn(data: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], 
         ),
         "AUROC": (
             lambda: theirs.roc_auc_score(data.event, data.scores),
-            lambda: metrics.auroc(data.scores, data.event),
+            lambda: metrics.auroc(ours.scores, ours.event),
         ),
         "average precision": (
             lambda: theirs.average_precision_score(data.event, data.scores),
-            lambda: metrics.average_precision(data.scores, data.event),
+            lambda: metrics.average_precision(ours.scores, ours.event),
         ),
-        "AUROC, both AUPR, FPR95 and error": (curves, lambda: detection(data)),
+        "AUROC, both AUPR, FPR95 and error": (curves, lambda: detection(ours)),
     }
 
 
-def torchmetrics(data: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+def torchmetrics(data: Data, ours: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Theirs and ours, by the figure's name."""
     import torch
     import torchmetrics.functional.classification as theirs
@@ -140,19 +165,19 @@ def torchmetrics(data: Data) -> dict[str, tuple[Callable[[], Any], Callable[[], 
     return {
         "confusion matrix": (
             lambda: theirs.multiclass_confusion_matrix(probs, labels, 10).numpy(),
-            lambda: metrics.confusion_matrix(data.probs, data.labels),
+            lambda: metrics.confusion_matrix(ours.probs, ours.labels),
         ),
         "macro F1": (
             lambda: theirs.multiclass_f1_score(probs, labels, 10, average="macro").numpy(),
-            lambda: metrics.f1(metrics.confusion_matrix(data.probs, data.labels)),
+            lambda: metrics.f1(metrics.confusion_matrix(ours.probs, ours.labels)),
         ),
         "AUROC": (
             lambda: theirs.binary_auroc(scores, event).numpy(),
-            lambda: metrics.auroc(data.scores, data.event),
+            lambda: metrics.auroc(ours.scores, ours.event),
         ),
         "average precision": (
             lambda: theirs.binary_average_precision(scores, event).numpy(),
-            lambda: metrics.average_precision(data.scores, data.event),
+            lambda: metrics.average_precision(ours.scores, ours.event),
         ),
     }
 
@@ -170,9 +195,10 @@ def seconds(figure: str, function: Callable[[], Any], settings: Settings, goal: 
 
 def rows(settings: Settings) -> Iterator[Row]:
     data = Data(2_000 if settings.fast else 1_000_000)
-    for name, (theirs, ours) in scikit_learn(data).items():
-        yield compare(f"{name}, over scikit-learn", theirs, ours, settings, 1.0)
-    built = functools.cache(lambda: torchmetrics(data))
+    ours = data.for_jax()
+    for name, pair in scikit_learn(data, ours).items():
+        yield compare(f"{name}, over scikit-learn", *pair, settings, 1.0)
+    built = functools.cache(lambda: torchmetrics(data, ours))
     for name in ("confusion matrix", "macro F1", "AUROC", "average precision"):
         pair = lambda name=name: built()[name]
         yield rival(
@@ -180,8 +206,8 @@ def rows(settings: Settings) -> Iterator[Row]:
             lambda pair=pair: pair()[0](), lambda pair=pair: pair()[1], settings,
         )  # fmt: skip
     for group in GROUPS:
-        yield seconds(f"seconds, {group.__name__}", lambda group=group: group(data), settings)
-    yield seconds("seconds, all", lambda: [group(data) for group in GROUPS], settings, GOAL_SECONDS)
+        yield seconds(f"seconds, {group.__name__}", lambda group=group: group(ours), settings)
+    yield seconds("seconds, all", lambda: [group(ours) for group in GROUPS], settings, GOAL_SECONDS)
 
 
 if __name__ == "__main__":

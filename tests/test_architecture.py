@@ -17,10 +17,7 @@ ROOT = Path(bdl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 EACH_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 
-PACKAGES = [
-    "bdl",
-    *sorted(f"bdl.{file.parent.name}" for file in FILES if file.parent.parent == ROOT and file.stem == "__init__"),
-]
+PACKAGES = sorted(".".join(("bdl", *f.relative_to(ROOT).parts[:-1])) for f in FILES if f.stem == "__init__")
 
 # A room imports only rooms of earlier lines, and never its neighbours. A private file of the root stands with the rooms
 # that it helps, before them; one that is not named here imports no room at all.

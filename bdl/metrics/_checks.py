@@ -78,6 +78,12 @@ def weigh(name: str, mask: Any, shape: tuple[int, ...]) -> jax.Array:
 
 def check_probs(name: str, probs: np.ndarray) -> None:
     """Whether rows of numbers [M, K] are probabilities."""
+    # One product and one minimum tell that all is well; a NaN or ∞ is in its row's sum.
+    rows = probs.reshape(-1, probs.shape[-1])
+    total = rows @ np.ones(rows.shape[-1], rows.dtype)
+    worst = np.abs(total - 1).max()
+    if worst <= _TOLERANCE and rows.min() >= 0:
+        return
     check_finite(name, "probs", probs)
     low, high = probs.min(), probs.max()
     if low < 0 or high > 1 + _TOLERANCE:
@@ -85,13 +91,10 @@ def check_probs(name: str, probs: np.ndarray) -> None:
             f"{name}: expected probabilities in [0, 1], got numbers from {low:.4g} to {high:.4g}. If these are logits, "
             "pass jax.nn.softmax(logits), or jax.nn.sigmoid(logits) of two classes."
         )
-    total = probs.sum(-1)
-    worst = np.abs(total - 1).max()
-    if worst > _TOLERANCE:
-        raise ValueError(
-            f"{name}: expected rows of probs that sum to 1, got one whose sum is off by {worst:.4g}. Pass "
-            "jax.nn.softmax(logits); labels that exclude nothing are one problem of two classes each."
-        )
+    raise ValueError(
+        f"{name}: expected rows of probs that sum to 1, got one whose sum is off by {worst:.4g}. Pass "
+        "jax.nn.softmax(logits); labels that exclude nothing are one problem of two classes each."
+    )
 
 
 def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
