@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,12 +58,8 @@ def log_predictive(
         >>> bdl.log_predictive(jax.random.key(0), posterior, model, (jnp.ones((2, 3)), 3 * jnp.ones((2, 1))))
         Array([-0.9189385, -0.9189385], dtype=float32)
     """
-    key = check_key(key)
     num_samples = check_counts("log_predictive", posterior, model, num_samples, chunk_size)
-    if check and not is_traced((key, posterior, model, data)):
-        x, y = data
-        check_data(x, y, finite_targets=False)
-        model.check_targets(jax.eval_shape(_outputs, key, posterior, model, x), y)
+    key = check_pair(key, posterior, model, data, check)
 
     def run(batch: Any) -> jax.Array:
         chunk = min(chunk_size or default_chunk(batch[0]), num_samples)
@@ -70,6 +67,26 @@ def log_predictive(
 
     found: jax.Array = joined(in_batches(run, data, batch_size))
     return found
+
+
+def check_pair(key: Any, posterior: Any, model: Model, data: tuple[Any, Any], check: bool) -> Any:
+    """The key, after inputs and targets have been looked at where `check` and they have values."""
+    key = check_key(key)
+    if check and not is_traced((key, posterior, model, data)):
+        x, y = data
+        check_data(x, y, finite_targets=False)
+        model.check_targets(jax.eval_shape(_outputs, key, posterior, model, x), y)
+    return key
+
+
+def log_likelihoods(key: Any, posterior: Any, model: Model, x: Any, y: Any) -> Callable[[Any], jax.Array]:
+    """From the index of a draw to the log-likelihood of each row under it, [N]; posterior and model are bound."""
+
+    def one(index: Any) -> jax.Array:
+        outputs, draw_key, drawn = draw(key, posterior, model, x, "shared", index)
+        return drawn.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
+
+    return one
 
 
 @jax.jit
@@ -81,10 +98,7 @@ def _outputs(key: Any, posterior: Any, model: Model, x: Any) -> Any:
 @functools.partial(jax.jit, static_argnames=("num_samples", "chunk"))
 def _log_predictive(key: Any, posterior: Any, model: Model, x: Any, y: Any, num_samples: int, chunk: int) -> jax.Array:
     posterior, model = bind(posterior, model, x)
-
-    def one(index: Any) -> jax.Array:
-        outputs, draw_key, drawn = draw(key, posterior, model, x, "shared", index)
-        return drawn.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
+    one = log_likelihoods(key, posterior, model, x, y)
 
     def add(total: jax.Array, terms: jax.Array, valid: jax.Array) -> jax.Array:
         return jnp.logaddexp(total, jax.nn.logsumexp(jnp.where(valid[:, None], terms, -jnp.inf), 0))

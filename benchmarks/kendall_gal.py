@@ -32,7 +32,6 @@ from scipy.stats import spearmanr
 
 import bdl
 from benchmarks import _command
-from benchmarks._segmentation import calibration_error
 from benchmarks._timing import environment
 from benchmarks.uci import part as uci_part
 from benchmarks.uci import read as read_uci
@@ -152,7 +151,7 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
             "nll": nll(noisy),
             "nll_true_labels": nll(true),
             "error_true_labels": float(np.mean(probs.argmax(1) != true)),
-            "ece": calibration_error(probs.max(1), probs.argmax(1) == noisy),
+            "ece": float(bdl.metrics.expected_calibration_error(probs, noisy)),
             "aleatoric_confused": float(np.mean(found.aleatoric[two])),
             "aleatoric_others": float(np.mean(found.aleatoric[~two])),
         }
@@ -193,7 +192,7 @@ def humans(args: argparse.Namespace) -> dict[str, Any]:
             "mean_aleatoric": float(np.mean(found.aleatoric)),
             "mean_entropy_of_people": float(entropy.mean()),
             "cross_entropy_to_people": float(-(people * np.log(probs + 1e-30)).sum(1).mean()),
-            "ece": calibration_error(probs.max(1), probs.argmax(1) == true),
+            "ece": float(bdl.metrics.expected_calibration_error(probs, true)),
         }
     return rows
 

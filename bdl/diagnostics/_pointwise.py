@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from bdl._bind import bind
-from bdl._data_checks import check_data, is_traced
-from bdl._draws import check_counts, default_chunk, draw, each, once_outside
+from bdl._draws import check_counts, default_chunk, each, once_outside
 from bdl._in_batches import in_batches, joined
-from bdl._keys import check_key, derive
+from bdl.log_predictive import check_pair, log_likelihoods
 from bdl.model import Model
 
 
@@ -56,12 +55,8 @@ def pointwise_log_likelihood(
         >>> bdl.diagnostics.pointwise_log_likelihood(jax.random.key(0), posterior, model, data, num_samples=50).shape
         (50, 2)
     """
-    key = check_key(key)
     num_samples = check_counts("pointwise_log_likelihood", posterior, model, num_samples, chunk_size)
-    if check and not is_traced((key, posterior, model, data)):
-        x, y = data
-        check_data(x, y, finite_targets=False)
-        model.check_targets(jax.eval_shape(_outputs, key, posterior, model, x), y)
+    key = check_pair(key, posterior, model, data, check)
 
     def run(batch: Any) -> jax.Array:
         chunk = min(chunk_size or default_chunk(batch[0]), num_samples)
@@ -71,19 +66,10 @@ def pointwise_log_likelihood(
     return found
 
 
-@jax.jit
-def _outputs(key: Any, posterior: Any, model: Model, x: Any) -> Any:
-    posterior, model = bind(posterior, model, x)
-    return draw(key, posterior, model, x, "shared", 0)[0]
-
-
 @functools.partial(jax.jit, static_argnames=("num_samples", "chunk"))
 def _pointwise(key: Any, posterior: Any, model: Model, x: Any, y: Any, num_samples: int, chunk: int) -> jax.Array:
     posterior, model = bind(posterior, model, x)
-
-    def one(index: Any) -> jax.Array:
-        outputs, draw_key, drawn = draw(key, posterior, model, x, "shared", index)
-        return drawn.log_likelihood(derive(draw_key, "likelihood"), outputs, y)
+    one = log_likelihoods(key, posterior, model, x, y)
 
     def chunk_of_draws(start: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
         return start + chunk, each(one, start + jnp.arange(chunk))

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from bdl import metrics
+from bdl.metrics._ranking import events, rank
 from bdl.plots._style import ACCENT, MISS, axes, curve
 
 
@@ -59,10 +61,9 @@ def roc(scores: Any, labels: Any, *, name: str | None = None, ax: Any = None) ->
         >>> ax.get_legend_handles_labels()[1]
         ['entropy: area 0.750']
     """
-    found, taken = _counts(scores, labels)
-    true, false = found / found[-1], taken / taken[-1]
-    area = float(np.trapezoid(true, false))
-    ax = curve(ax, false, true, f"{name or 'score'}: area {area:.3f}")
+    found, taken = _counts("roc", scores, labels)
+    label = f"{name or 'score'}: area {float(metrics.auroc(np.ravel(scores), np.ravel(labels))):.3f}"
+    ax = curve(ax, taken / taken[-1], found / found[-1], label)
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--", zorder=1)
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate")
     return ax
@@ -89,9 +90,9 @@ def precision_recall(scores: Any, labels: Any, *, name: str | None = None, ax: A
         >>> ax.get_legend_handles_labels()[1]
         ['score: average precision 0.833']
     """
-    found, taken = _counts(scores, labels)
+    found, taken = _counts("precision_recall", scores, labels)
     precision, recall = found[1:] / (found + taken)[1:], found / found[-1]
-    average = float(np.sum(np.diff(recall) * precision))
+    average = float(metrics.average_precision(np.ravel(scores), np.ravel(labels)))
     steps = np.repeat(recall, 2)[1:-1], np.repeat(precision, 2)
     ax = curve(ax, *steps, f"{name or 'score'}: average precision {average:.3f}")
     ax.set(xlabel="recall", ylabel="precision", ylim=(-0.02, 1.02))
@@ -121,40 +122,24 @@ def risk_coverage(uncertainty: Any, losses: Any, *, name: str | None = None, ax:
         >>> ax.get_legend_handles_labels()[1]
         ['best order', 'random order', 'entropy: AURC 0.208']
     """
-    uncertainty, losses = _finite(uncertainty), _finite(losses)
-    if uncertainty.shape != losses.shape:
-        raise ValueError(f"plots: expected a loss for each of {len(uncertainty)} examples, got {len(losses)}.")
-    share = np.arange(1, len(losses) + 1) / len(losses)
+    uncertainty, losses = np.ravel(np.asarray(uncertainty)), np.ravel(np.asarray(losses)).astype(np.float32)
+    label = f"{name or 'uncertainty'}: AURC {float(metrics.aurc(uncertainty, losses)):.3g}"
     first = ax is None or not ax.lines
     ax = axes(ax)
     if first:
-        ax.plot(share, _risks(losses, losses), color="0.6", lw=1, label="best order")
+        ax.plot(*metrics.risk_coverage(losses, losses), color="0.6", lw=1, label="best order")
         ax.plot([0, 1], [losses.mean()] * 2, color="0.6", lw=0.8, ls="--", label="random order")
-    risks = _risks(uncertainty, losses)
-    ax = curve(ax, share, risks, f"{name or 'uncertainty'}: AURC {risks.mean():.3g}", since=2)
+    ax = curve(ax, *metrics.risk_coverage(uncertainty, losses), label, since=2)
     ax.set(xlabel="coverage: the share of examples kept", ylabel="risk: their mean loss", xlim=(-0.02, 1.02))
     return ax
 
 
-def _risks(uncertainty: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """The mean loss of the 1, 2, ..., N most certain; a group of equals enters at its mean."""
-    order = np.argsort(uncertainty, kind="stable")
-    _, group, size = np.unique(uncertainty[order], return_inverse=True, return_counts=True)
-    means = np.bincount(group, losses[order]) / size
-    return np.cumsum(means[group]) / np.arange(1, len(losses) + 1)
-
-
-def _counts(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def _counts(name: str, scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of positives and of negatives at or above each score that occurs, from the highest down, 0 first."""
-    scores, labels = _finite(scores), np.ravel(np.asarray(labels)).astype(bool)
-    if scores.shape != labels.shape or labels.all() or not labels.any():
-        raise ValueError(
-            f"plots: expected a label for each of {len(scores)} scores, some 1 and some 0; got {len(labels)} labels, "
-            f"{int(labels.sum())} of them 1."
-        )
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # of each group of equal scores
-    return tuple(np.append(0, np.cumsum(hit[order])[last]).astype(float) for hit in (labels, ~labels))  # type: ignore[return-value]
+    ranking = rank(*events(f"plots.{name}", np.ravel(np.asarray(scores)), np.ravel(np.asarray(labels)), None))
+    threshold = np.asarray(ranking.threshold)
+    true, false = (np.append(0, np.asarray(count)[threshold]).astype(float) for count in (ranking.true, ranking.false))
+    return true, false
 
 
 def _finite(array: Any) -> np.ndarray:

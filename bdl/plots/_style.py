@@ -44,7 +44,7 @@ def named(argument: str, names: Sequence[Any] | None, count: int) -> list[str]:
     return [str(name) for name in names]
 
 
-def curve(ax: Any, x: np.ndarray, y: np.ndarray, label: str, *, since: int = 0) -> Any:
+def curve(ax: Any, x: Any, y: Any, label: str, *, since: int = 0) -> Any:
     """A line in a colour and a dash of its own among those that are on `ax`, which had `since` labels before them."""
     ax = axes(ax)
     drawn = len(ax.get_legend_handles_labels()[1]) - since
