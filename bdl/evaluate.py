@@ -114,7 +114,7 @@ def evaluate(
     defined = _All(tuple((name, rows[name].function) for name, score in scores.items() if not math.isnan(score.value)))
     weights = np.ones(np.shape(targets), bool) if mask is None else mask
     found = metrics.bootstrap(derive(key, "evaluate"), defined, *arrays, weights, num_resamples=num_resamples)
-    errors = {name: float(error) for name, error in found.standard_error.items()}
+    errors = {name: float(error) for name, error in found.standard_error.items() if np.isfinite(error)}
     return Evaluation({name: score._replace(standard_error=errors.get(name)) for name, score in scores.items()})
 
 
@@ -176,6 +176,12 @@ def _floor(classwise: bool) -> Callable[..., str]:
     return note
 
 
+def _impossible(probs: Any, labels: Any, mask: Any) -> str:
+    scores = metrics.log_likelihood(probs, labels, mask=mask, average=False)
+    count = int(np.isneginf(scores).sum())
+    return f"{count} of the labels had a probability of 0" if count else ""
+
+
 def _confusion(metric: Callable[..., jax.Array], **options: Any) -> Callable[..., jax.Array]:
     return lambda probs, labels, mask: metric(metrics.confusion_matrix(probs, labels, mask=mask), **options)
 
@@ -207,7 +213,7 @@ _CLASSES = {
     "balanced_accuracy": _Row(_confusion(metrics.balanced_accuracy), "higher"),
     "f1": _Row(_confusion(metrics.f1), "higher"),
     "matthews_correlation": _Row(_confusion(metrics.matthews_correlation), "higher"),
-    "log_likelihood": _Row(metrics.log_likelihood, "higher", "nats"),
+    "log_likelihood": _Row(metrics.log_likelihood, "higher", "nats", _impossible),
     "brier": _Row(metrics.brier, "lower"),
     "expected_calibration_error": _Row(metrics.expected_calibration_error, "lower", note=_floor(False)),
     "classwise_calibration_error": _Row(

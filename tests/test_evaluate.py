@@ -115,6 +115,11 @@ def test_what_is_undefined_says_why(three):
     assert re.search(r"balanced_accuracy +undefined", str(found))
 
 
+def test_a_label_that_was_impossible_is_told():
+    found = bdl.evaluate(np.array([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]]), np.array([1, 0, 1]), key=jax.random.key(0))
+    assert found["log_likelihood"] == (-math.inf, "higher", "nats", None, "1 of the labels had a probability of 0")
+
+
 def test_the_table_prints_the_noise_floor_beside_the_error(three):
     probs, labels, _ = three
     lines = str(bdl.evaluate(probs, labels)).splitlines()
@@ -139,6 +144,7 @@ def test_as_a_frame(three):
         (np.full((4, 2), 0.5), np.zeros(5, int), ValueError, r"got shapes \(4, 2\) and \(5,\)"),
         ((np.zeros(4), np.ones(4)), np.zeros(3), ValueError, r"expected mean of the shape \(3,\)"),
         ((np.zeros(4),), np.zeros(4), ValueError, r"a pair \(mean, standard deviation\), got 1 array"),
+        (np.full((2, 2), 0.5), np.array(["ant", "bee"]), ValueError, "Number the names: np.unique"),
         ("probs", np.zeros(4), TypeError, "expected a prediction of `bdl.predict`"),
         ((np.zeros(2), np.ones(2)), np.array([0, np.nan]), ValueError, "expected finite targets"),
     ],

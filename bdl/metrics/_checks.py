@@ -114,13 +114,17 @@ def check_finite(name: str, called: str, array: np.ndarray) -> None:
 
 
 def _shapes(name: str, probs: Any, labels: Any) -> tuple[tuple[int, ...], int]:
+    kind = getattr(labels, "dtype", None) or np.asarray(labels).dtype
+    if kind.kind in "OSU":
+        raise ValueError(
+            f"{name}: expected integer labels, got {kind}. Number the names: np.unique(labels, return_inverse=True)[1]."
+        )
     shape, of_labels = np.shape(probs), np.shape(labels)
     if len(shape) < 1 or shape[-1] < 2 or shape[:-1] != of_labels:
         raise ValueError(
             f"{name}: expected probs [..., K] with K >= 2 and labels [...], got shapes {shape} and {of_labels}. The "
             "probability p of one of two classes is jnp.stack([1 - p, p], -1); one-hot labels are labels.argmax(-1)."
         )
-    kind = jnp.result_type(labels)
     if not (jnp.issubdtype(kind, np.integer) or jnp.issubdtype(kind, np.bool_)):
         raise ValueError(f"{name}: expected integer labels, got {kind}. Pass labels.astype(int).")
     return of_labels, shape[-1]
