@@ -68,13 +68,13 @@ class Study:
         key, records = jax.random.key(self.args.seed + 1), self.records
         if kind == "temporal":
             blocks = np.unique(np.searchsorted(EDGES, records.times[rows], side="right"))
-            found = data.blocked_by_time(
+            found = data.splits.blocked_by_time(
                 records.times[rows], edges=EDGES[blocks[1:] - 1], gap=GAP, groups=records.regions[rows]
             )
         elif kind == "grouped":
-            found = data.grouped(key, records.regions[rows], labels=records.y[rows], num_folds=num_folds)
+            found = data.splits.grouped(key, records.regions[rows], labels=records.y[rows], num_folds=num_folds)
         else:
-            found = data.random(key, len(rows), num_folds=num_folds)
+            found = data.splits.random(key, len(rows), num_folds=num_folds)
         return [(rows[train], rows[test]) for train, test in found]
 
     def forecast(self, model: str, kind: str) -> dict[str, np.ndarray]:
@@ -240,7 +240,7 @@ def ordinal(args: argparse.Namespace) -> dict[str, Any]:
         )
     }
     probs = {name: np.empty((len(y), len(CLASSES))) for name in ("climatology", *models)}
-    folds = data.stratified(jax.random.key(args.seed), y)
+    folds = data.splits.stratified(jax.random.key(args.seed), y)
     for train, test in folds:
         probs["climatology"][test] = np.bincount(y[train], minlength=len(CLASSES)) / len(train)
     for name, (likelihood, outputs, widths, kind) in models.items():
