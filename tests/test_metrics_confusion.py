@@ -1,5 +1,6 @@
 """Confusion matrices, what is read from them, and bootstrap intervals, against scikit-learn and by hand."""
 
+import itertools
 from fractions import Fraction
 
 import hypothesis
@@ -346,3 +347,14 @@ def test_bootstrap_in_memory_that_does_not_grow(strict_dtypes):
     ).compile().memory_analysis().temp_size_in_bytes  # fmt: skip
     few, many = size(10), size(1000)
     assert many < 1.1 * few + 4 * 1000
+
+
+def test_matrices_of_uneven_batches_add_up_to_the_whole():
+    random = np.random.default_rng(5)
+    predicted, labels, scores = random.integers(0, 3, 103), random.integers(0, 3, 103), random.random(103)
+    cuts, thresholds = list(itertools.pairwise([0, 25, 50, 75, 100, 103])), np.array([0.2, 0.5, 0.9])
+    whole = confusion_matrix(predicted, labels, 3)
+    np.testing.assert_array_equal(sum(confusion_matrix(predicted[i:j], labels[i:j], 3) for i, j in cuts), whole)
+    swept = confusion_at_thresholds(scores, labels == 1, thresholds)
+    parts = [confusion_at_thresholds(scores[i:j], labels[i:j] == 1, thresholds) for i, j in cuts]
+    np.testing.assert_array_equal(sum(parts), swept)
