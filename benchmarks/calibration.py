@@ -109,10 +109,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     results = _command.Results(args.output, "calibration.json")
     results["environment"] = environment()
     for name in NETWORKS:
-        if name not in results:
-            results[name], results[f"{name}, by severity of corruptions"] = study(name, args)
+        labels = name, f"{name}, by severity of corruptions"
+        if labels[1] not in results:
+            results.update(zip(labels, study(name, args), strict=True))
             results.save()
-        for label in (name, f"{name}, by severity of corruptions"):
+        for label in labels:
             print(f"\n{label}\n\n{table(results[label])}", flush=True)
     return results
 
