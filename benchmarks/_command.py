@@ -38,6 +38,15 @@ def arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         return {name: file[name] for name in names or file}
 
 
+def table(rows: dict[str, dict[str, float]], number: str = ".4f") -> str:
+    """The rows of a study as Markdown, numbers in the format `number`."""
+    names = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    for label, row in rows.items():
+        lines.append(f"| {label} | " + " | ".join(f"{row[name]:{number}}" for name in names) + " |")
+    return "\n".join(lines)
+
+
 class Results(dict[str, Any]):
     """Results as they come: what `folder/name` has already, and `save()`. Without a folder nothing is kept."""
 

@@ -86,14 +86,6 @@ def study(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str
     }
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The rows as Markdown."""
-    names = list(next(iter(rows.values())))
-    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(f"{v:.4f}" for v in values.values()) + " |" for name, values in rows.items()]
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run what the command line asks for, save after every network, print the tables."""
     parser = _command.parser(__doc__, ".")
@@ -114,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             results.update(zip(labels, study(name, args), strict=True))
             results.save()
         for label in labels:
-            print(f"\n{label}\n\n{table(results[label])}", flush=True)
+            print(f"\n{label}\n\n{_command.table(results[label])}", flush=True)
     return results
 
 

@@ -220,14 +220,6 @@ def annotators(args: argparse.Namespace) -> dict[str, Any]:
 STUDIES = {"regression": regression, "digits": digits, "labels": labels, "humans": humans, "annotators": annotators}
 
 
-def table(rows: dict[str, Any]) -> str:
-    """The rows of a study as Markdown."""
-    names = list(next(iter(rows.values())))
-    lines = ["| | " + " | ".join(n.replace("_", " ") for n in names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {label} | " + " | ".join(f"{row[n]:.4g}" for n in names) + " |" for label, row in rows.items()]
-    return "\n".join(lines)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _command.parser(__doc__, ".")
     parser.add_argument("studies", nargs="*", choices=[[], *STUDIES], default=[], help="default: all five")
@@ -256,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if label not in results:
             results[label] = STUDIES[name](args)
             results.save()
-        print(f"\n{label}\n\n{table(results[label])}", flush=True)
+        print(f"\n{label}\n\n{_command.table(results[label], '.4g')}", flush=True)
     return results
 
 

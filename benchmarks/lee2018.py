@@ -189,14 +189,6 @@ def draw_images(made: np.ndarray, name: str, folder: Path) -> None:
     plt.imsave(folder / f"lee-{name.lower()}.png", tiles, cmap="gray", vmin=0, vmax=1)
 
 
-def table(rows: dict[str, Any]) -> str:
-    """The rows of a study as Markdown."""
-    names = list(next(iter(rows.values())))
-    lines = ["| | " + " | ".join(n.replace("_", " ") for n in names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {label} | " + " | ".join(f"{row[n]:.4f}" for n in names) + " |" for label, row in rows.items()]
-    return "\n".join(lines)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _command.parser(__doc__, ".")
     parser.add_argument("study", choices=("toy", "images"))
@@ -230,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     else:
         rows = results["toy"] = toy(args)
         results.save()
-    print(f"\n{table(rows)}")
+    print(f"\n{_command.table(rows)}")
     return results
 
 

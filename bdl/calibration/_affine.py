@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bdl.calibration._checks import examples, log_probs, new_probs, say_where_no_minimum
+from bdl.calibration._checks import examples, log_probs, say_where_no_minimum
 from bdl.calibration._newton import minimise
+from bdl.metrics._checks import new_probs
 
 _RIDGE = 1e-6  # nats per example, of deviations from the identity in units of the features' standard deviation
 _FLOOR = 1e-6  # of the largest variance of a direction of the features, below which it counts as constant

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bdl._data_checks import is_traced
-from bdl.metrics._checks import check_finite, check_probs, classes, weigh
+from bdl.metrics._checks import check_finite, classes, new_probs, weigh
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -22,21 +22,6 @@ def examples(name: str, probs: Any, labels: Any, mask: Any) -> tuple[jax.Array, 
 def log_probs(probs: jax.Array) -> jax.Array:
     """Logarithms of probabilities, of 0 as of the smallest normal number of float32, −87.3."""
     return jnp.log(jnp.maximum(probs.astype(jnp.float32), _TINY))
-
-
-def new_probs(name: str, probs: Any, num_classes: int | None = None) -> jax.Array:
-    """Probabilities [..., K] to be calibrated, float32.
-
-    Raises:
-        ValueError: they are no probabilities, or of another number of classes than was fitted.
-    """
-    shape = np.shape(probs)
-    if len(shape) < 1 or shape[-1] < 2 or num_classes not in (None, shape[-1]):
-        expected = "[..., K] with K >= 2" if num_classes is None else f"[..., {num_classes}], as at the fit"
-        raise ValueError(f"{name}: expected probs {expected}, got shape {shape}. Keep classes on the last axis.")
-    if not is_traced(probs):
-        check_probs(name, np.asarray(probs, np.float32).reshape(-1, shape[-1]))
-    return jnp.asarray(probs).astype(jnp.float32)
 
 
 def new_unit(name: str, called: str, numbers: Any) -> jax.Array:

@@ -7,7 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bdl.calibration._checks import examples, log_probs, new_probs, say_where_no_minimum
+from bdl.calibration._checks import examples, log_probs, say_where_no_minimum
+from bdl.metrics._checks import new_probs
 
 _LIMIT = math.log(100.0)  # of the size of log T
 _STEPS = 60

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bdl._data_checks import is_traced
-from bdl.metrics._checks import check_probs, weigh
+from bdl.metrics._checks import weigh
 
 _LARGEST = 2**15  # denominator of α, so that ranks are exact in int32
 
@@ -60,20 +60,6 @@ def new_values(name: str, *arrays: Any, names: tuple[str, ...]) -> tuple[jax.Arr
         if not is_traced(array) and np.isnan(np.asarray(array, np.float32)).any():
             raise ValueError(f"{name}: expected {called}, got NaN.")
     return tuple(jnp.broadcast_to(jnp.asarray(array).astype(jnp.float32), shape) for array in arrays)
-
-
-def new_probs(name: str, probs: Any) -> jax.Array:
-    """Probabilities [..., K] float32.
-
-    Raises:
-        ValueError: they are no probabilities.
-    """
-    shape = np.shape(probs)
-    if len(shape) < 1 or shape[-1] < 2:
-        raise ValueError(f"{name}: expected probs [..., K] with K >= 2, got shape {shape}.")
-    if not is_traced(probs):
-        check_probs(name, np.asarray(probs, np.float32).reshape(-1, shape[-1]))
-    return jnp.asarray(probs).astype(jnp.float32)
 
 
 def check_positive(name: str, called: str, array: Any, mask: Any = None) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from bdl._data_checks import is_traced
 from bdl._keys import check_key
-from bdl.conformal._checks import new_probs
+from bdl.metrics._checks import new_probs
 
 
 def lac_score(probs: Any) -> jax.Array:

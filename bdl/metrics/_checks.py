@@ -76,6 +76,21 @@ def weigh(name: str, mask: Any, shape: tuple[int, ...]) -> jax.Array:
     return jnp.ones(shape, jnp.float32) if mask is None else jnp.asarray(mask).astype(jnp.float32)
 
 
+def new_probs(name: str, probs: Any, num_classes: int | None = None) -> jax.Array:
+    """Probabilities [..., K] without labels, float32, checked.
+
+    Raises:
+        ValueError: they are no probabilities, or of another number of classes than was fitted.
+    """
+    shape = np.shape(probs)
+    if len(shape) < 1 or shape[-1] < 2 or num_classes not in (None, shape[-1]):
+        expected = "[..., K] with K >= 2" if num_classes is None else f"[..., {num_classes}], as at the fit"
+        raise ValueError(f"{name}: expected probs {expected}, got shape {shape}. Keep classes on the last axis.")
+    if not is_traced(probs):
+        check_probs(name, np.asarray(probs, np.float32).reshape(-1, shape[-1]))
+    return jnp.asarray(probs).astype(jnp.float32)
+
+
 def check_probs(name: str, probs: np.ndarray) -> None:
     """Whether rows of numbers [M, K] are probabilities."""
     # One product and one minimum tell that all is well; a NaN or ∞ is in its row's sum.

@@ -13,6 +13,7 @@ from bdl._in_batches import in_batches, joined
 from bdl.ood._detector import Detector
 from bdl.ood._logit_checks import as_logits, check_positive
 from bdl.ood._logits import log_odds
+from bdl.ood._preprocessed import stepped
 from bdl.ood._through import as_function
 
 
@@ -86,8 +87,7 @@ def _score(odin: Odin, x: jax.Array) -> jax.Array:
 
     # −log max p rises with the log odds, whose gradient does not vanish where p rounds to 1: x̃ = x − ε sign(∇ log odds)
     slope = jax.grad(lambda x: odds(x).sum())(x)
-    step = jnp.expand_dims(odin.epsilon, tuple(range(x.ndim - odin.epsilon.ndim))) * jnp.sign(slope).astype(jnp.float32)
-    return jax.nn.sigmoid(odds(x - step.astype(x.dtype)))
+    return jax.nn.sigmoid(odds(stepped(x, slope, odin.epsilon)))
 
 
 def _check_inputs(x: Any, epsilon: jax.Array) -> None:

@@ -67,5 +67,10 @@ def preprocessed(detector: Detector, *, epsilon: Any, batch_size: int | None = N
 @eqx.filter_jit
 def _score(self: Preprocessed, x: jax.Array) -> jax.Array:
     slope = jax.grad(lambda x: self.score(x).astype(jnp.float32).sum())(x)
-    step = jnp.expand_dims(self.epsilon, tuple(range(x.ndim - self.epsilon.ndim))) * jnp.sign(slope).astype(jnp.float32)
-    return self.score(x - step.astype(x.dtype))
+    return self.score(stepped(x, slope, self.epsilon))
+
+
+def stepped(x: jax.Array, slope: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """X − ε sign(slope), with an ε that broadcasts against one example."""
+    step = jnp.expand_dims(epsilon, tuple(range(x.ndim - epsilon.ndim))) * jnp.sign(slope).astype(jnp.float32)
+    return x - step.astype(x.dtype)
