@@ -67,6 +67,17 @@ def test_histograms_have_area_one_and_the_same_bins(ranked):
         np.testing.assert_allclose([corners[:, 0].min(), corners[:, 0].max()], [scores.min(), scores.max()])
 
 
+def test_histograms_of_several_kinds_have_the_same_bins_and_each_its_colour(ranked):
+    scores, labels = ranked
+    kinds = {"near": scores[~labels], "far": scores[~labels] + 2}
+    ax = plots.scores(scores[labels], kinds, num_bins=5)
+    assert [text.split(" (")[0] for text in ax.get_legend_handles_labels()[1]] == ["in", "near", "far"]
+    assert len({patch.get_edgecolor() for patch in ax.patches}) == 3
+    for patch in ax.patches:
+        corners = patch.get_xy()
+        np.testing.assert_allclose([corners[:, 0].min(), corners[:, 0].max()], [scores.min(), kinds["far"].max()])
+
+
 def test_a_reliability_diagram_has_bars_gaps_and_a_histogram():
     probs, labels = np.array([0.95, 0.92, 0.7, 0.65, 0.55]), np.array([1, 1, 0, 1, 0])
     ax = plots.reliability(np.stack([1 - probs, probs], 1), labels, num_bins=5)

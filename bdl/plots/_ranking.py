@@ -1,23 +1,25 @@
 """Pictures of scores that rank examples: two kinds of them apart, and what is left when the most uncertain ones go."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bdl import metrics
 from bdl.metrics._ranking import events, rank
-from bdl.plots._style import ACCENT, MISS, axes, curve
+from bdl.plots._style import LINES, axes, curve
 
 
 def scores(
     inside: Any, outside: Any, *, num_bins: int = 40, names: tuple[str, str] = ("in", "out"), ax: Any = None
 ) -> Any:
-    """Histograms of a score for two kinds of examples, each of area 1, over each other.
+    """Histograms of a score for kinds of examples, each of area 1, over each other.
 
     Args:
-        inside, outside: the scores of the examples of either kind, [N] and [M].
-        num_bins: of either histogram, over the range of both.
-        names: of the kinds.
+        inside: the scores of inliers, [N].
+        outside: the scores of outliers, [M]; or of several kinds of them, by name.
+        num_bins: of a histogram, over the range of all.
+        names: of the kinds; of several kinds of outliers the second is not used.
         ax: matplotlib axes; `None` for new ones.
 
     Raises:
@@ -30,12 +32,15 @@ def scores(
         >>> ax.get_legend_handles_labels()[1]
         ['in (10)', 'out (5)']
     """
-    kinds = [_finite(a) for a in (inside, outside)]
-    edges = np.linspace(min(a.min() for a in kinds), max(a.max() for a in kinds), num_bins + 1)
+    outliers = outside if isinstance(outside, Mapping) else {names[1]: outside}
+    kinds = {name: _finite(a) for name, a in [(names[0], inside), *outliers.items()]}
+    edges = np.linspace(min(a.min() for a in kinds.values()), max(a.max() for a in kinds.values()), num_bins + 1)
     ax = axes(ax)
-    for values, name, colour, hatch in zip(kinds, names, (ACCENT, MISS), (None, "//"), strict=True):
-        label = f"{name} ({len(values)})"
-        ax.hist(values, edges, density=True, color=colour, alpha=0.5, hatch=hatch, label=label, histtype="stepfilled")
+    for i, (name, values) in enumerate(kinds.items()):
+        look: dict[str, Any] = {"histtype": "step", "lw": 1.6, "ls": ("-", "--", "-.", ":")[i % 4]}
+        if i == 0 or len(kinds) == 2:
+            look = {"histtype": "stepfilled", "alpha": 0.5, "hatch": (None, "//")[i]}
+        ax.hist(values, edges, density=True, color=LINES[i % len(LINES)], label=f"{name} ({len(values)})", **look)
     ax.set(xlabel="score", ylabel="density")
     return ax
 
