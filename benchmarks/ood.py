@@ -70,10 +70,11 @@ def outliers(args: argparse.Namespace, other: str | None) -> dict[str, np.ndarra
 def train(
     key: Any, network: Any, families: Any, x: Any, y: Any, args: argparse.Namespace, steps: int, size: int
 ) -> Any:
-    """Posterior and model after some steps of Adam."""
+    """Posterior and model after some steps of Adam; point masses without weight decay, as in the papers."""
     posterior = bdl.variational(network.params, families)
-    model = bdl.Model(network, bdl.likelihoods.Categorical())
-    algorithm = bdl.inference.vi(optax.adam(optax.cosine_decay_schedule(args.learning_rate, steps)))
+    model = bdl.Model(network, bdl.likelihoods.Categorical(), bdl.priors.fan_in(gain=50.0))
+    optimizer = optax.adam(optax.cosine_decay_schedule(args.learning_rate, steps))
+    algorithm = bdl.inference.vi(optimizer, kl_weight=0.0 if families is bdl.families.point else 1.0)
     return bdl.fit(key, algorithm, posterior, model, (x, y), num_steps=steps, batch_size=size, progress=False)
 
 

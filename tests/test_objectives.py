@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import bdl
+from bdl.networks._base import Network
 
 N, SCALE, PRIOR = 12, 0.7, 0.9
 rng = np.random.default_rng(1)
@@ -145,3 +146,20 @@ def test_vi_ascends_each_of_them(algorithm):
     posterior = bdl.variational(network.params, bdl.families.normal(scale=0.1))
     fitted = bdl.fit(key, algorithm, posterior, model, data, num_steps=300, batch_size=N, progress=False)
     assert abs(float(fitted.posterior.tree["w"].loc[0, 0]) - MEAN) < 0.5 / np.sqrt(PRECISION)
+
+
+@pytest.mark.parametrize(
+    "objective", [bdl.elbo, bdl.objectives.iw_bound, functools.partial(bdl.objectives.alpha, alpha=0.5)]
+)
+def test_statistics_of_a_state_are_averaged_over_draws_and_counts_are_not(objective):
+    def apply(params, state, x, key, train):
+        return x @ params["w"], {"count": state["count"] + 1, "weight": state["weight"] + params["w"].sum()}
+
+    state = {"count": jnp.int32(7), "weight": jnp.float32(0.0)}
+    counting = Network(apply, {"w": jnp.zeros((1, 1))}, state)
+    with_state = bdl.Model(counting, model.likelihood, model.prior)
+    terms = objective(key, WIDE, with_state, data, num_data=N, num_samples=64, noise="shared")
+    assert terms.state["count"] == 8
+    assert terms.state["count"].dtype == jnp.int32
+    error = 2 / np.sqrt(PRECISION) / np.sqrt(64)
+    assert abs(float(terms.state["weight"]) - (MEAN + 0.2)) < 5 * error

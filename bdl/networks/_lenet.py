@@ -13,22 +13,23 @@ class LeNet(nn.Module):
 
     num_outputs: int
     weight_init: str = "he"
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
         """The outputs, [N, K]."""
         check_images(x, "LeNet", multiple=4)
-        init = initialiser(self.weight_init)
+        options: dict[str, Any] = {"kernel_init": initialiser(self.weight_init), "use_bias": self.use_bias}
         for channels in (6, 16):
-            x = nn.relu(nn.Conv(channels, (5, 5), kernel_init=init)(x))
+            x = nn.relu(nn.Conv(channels, (5, 5), **options)(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
         x = x.reshape(len(x), -1)
         for width in (120, 84):
-            x = nn.relu(nn.Dense(width, kernel_init=init)(x))
-        return nn.Dense(self.num_outputs, kernel_init=init, name="head")(x)
+            x = nn.relu(nn.Dense(width, **options)(x))
+        return nn.Dense(self.num_outputs, **options, name="head")(x)
 
 
-def lenet(key: Any, x: Any, num_outputs: int, *, init: str = "he") -> Network:
+def lenet(key: Any, x: Any, num_outputs: int, *, init: str = "he", use_bias: bool = True) -> Network:
     """LeNet-5 with initial weights: convolutions of 6 and 16 channels, dense layers of 120 and 84 units, the `head`.
 
     As in the paper but for ReLU in the place of tanh, max pooling in that of the learned averages, and convolutions
@@ -39,6 +40,7 @@ def lenet(key: Any, x: Any, num_outputs: int, *, init: str = "he") -> Network:
         x: images [N, H, W, C], or their `jax.ShapeDtypeStruct`; height and width are multiples of 4.
         num_outputs: K, the number of classes for `bdl.likelihoods.Categorical`.
         init: `"he"` or `"xavier"`; see `bdl.networks.mlp`.
+        use_bias: whether layers add a bias; not for `bdl.ood.training.DeepSAD`.
 
     Raises:
         ValueError: the images are not [N, H, W, C], or of other sizes.
@@ -53,4 +55,4 @@ def lenet(key: Any, x: Any, num_outputs: int, *, init: str = "he") -> Network:
         >>> list(network.params)
         ['Conv_0', 'Conv_1', 'Dense_0', 'Dense_1', 'head']
     """
-    return initialised(key, LeNet(num_outputs, init), x)
+    return initialised(key, LeNet(num_outputs, init, use_bias), x)

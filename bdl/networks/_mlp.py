@@ -1,5 +1,6 @@
 """Dense layers one after another."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,21 +19,24 @@ class MLP(nn.Module):
         widths: units of the hidden layers.
         activation: between layers.
         weight_init: `"he"` or `"xavier"`.
+        use_bias: whether layers add a bias.
     """
 
     num_outputs: int | tuple[int, ...]
     widths: Sequence[int] = (50,)
     activation: Callable[[Any], Any] = nn.relu
     weight_init: str = "he"
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
         """The outputs, [N, K] or [N, *num_outputs]."""
         shape = (self.num_outputs,) if isinstance(self.num_outputs, int) else tuple(self.num_outputs)
+        layer = functools.partial(nn.Dense, use_bias=self.use_bias, kernel_init=initialiser(self.weight_init))
         x = x.reshape(len(x), -1)
         for width in self.widths:
-            x = self.activation(nn.Dense(width, kernel_init=initialiser(self.weight_init))(x))
-        x = nn.Dense(math.prod(shape), kernel_init=initialiser(self.weight_init), name="head")(x)
+            x = self.activation(layer(width)(x))
+        x = layer(math.prod(shape), name="head")(x)
         return x.reshape(len(x), *shape)
 
 
@@ -44,6 +48,7 @@ def mlp(
     widths: Sequence[int] = (50,),
     activation: Callable[[Any], Any] = nn.relu,
     init: str = "he",
+    use_bias: bool = True,
 ) -> Network:
     """A multilayer perceptron with initial weights: `len(widths)` hidden layers and the last one, `head`.
 
@@ -54,6 +59,7 @@ def mlp(
         widths: units of the hidden layers; `()` for a linear model.
         activation: between layers.
         init: `"he"`, weights of variance 2 / fan_in, for ReLU; `"xavier"`, 2 / (fan_in + fan_out), for tanh.
+        use_bias: whether layers add a bias; not for `bdl.ood.training.DeepSAD`.
 
     Raises:
         ValueError: `init` is neither.
@@ -68,4 +74,4 @@ def mlp(
         >>> list(network.params), network.params["head"]["kernel"].shape
         (['Dense_0', 'Dense_1', 'head'], (50, 2))
     """
-    return initialised(key, MLP(num_outputs, tuple(widths), activation, init), x)
+    return initialised(key, MLP(num_outputs, tuple(widths), activation, init, use_bias), x)

@@ -57,10 +57,10 @@ def alpha(
         "alpha", key, posterior, model, data,
         num_data=num_data, num_samples=num_samples, noise=noise, train=train,
     )  # fmt: skip
-    terms, divergences, states = draws.map(lambda terms: terms)
+    terms, divergences, state = draws.map(lambda terms: terms)
     energies = (jax.nn.logsumexp(alpha * terms, 0) - math.log(num_samples)) / alpha
     log_likelihood = num_data / energies.shape[0] * energies.sum()
-    divergence, state = jnp.mean(divergences), jax.tree.map(lambda a: a.mean(0), states)
+    divergence = jnp.mean(divergences)
     return ElboTerms(
         log_likelihood - kl_weight * divergence, log_likelihood, divergence, state, False, draws.monte_carlo
     )

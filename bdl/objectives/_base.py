@@ -81,10 +81,16 @@ class Draws:
         return is_bound(self.posterior, self.model.prior) and not is_reweighted(self.model.likelihood)
 
     def map(self, summarise: Callable[[jax.Array], Any]) -> tuple[Any, jax.Array, Any]:
-        """For each draw: `summarise` of its log-likelihoods [batch], its KL, the network's state."""
+        """For each draw: `summarise` of its log-likelihoods [batch], and its KL; and the network's state after all.
+
+        Of the state's statistics it is the mean over draws; counts and keys are those of the last one.
+        """
         if self.num_samples == 1:
-            return jax.tree.map(lambda a: a[None], self._one(summarise, 0))
-        return jax.lax.map(lambda i: self._one(summarise, i), jnp.arange(self.num_samples))
+            figures, divergence, state = self._one(summarise, 0)
+            return *jax.tree.map(lambda a: a[None], (figures, divergence)), state
+        figures, divergences, states = jax.lax.map(lambda i: self._one(summarise, i), jnp.arange(self.num_samples))
+        averaged = lambda a: a.mean(0) if jnp.issubdtype(a.dtype, jnp.inexact) else a[-1]
+        return figures, divergences, jax.tree.map(averaged, states)
 
     def _one(self, summarise: Callable[[jax.Array], Any], index: Any) -> tuple[Any, jax.Array, Any]:
         draw = derive(self.key, "draw", index)

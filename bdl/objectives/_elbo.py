@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from bdl.model import Model
 from bdl.objectives._base import Draws, ElboTerms
 
@@ -67,8 +65,8 @@ def elbo(
         num_data=num_data, num_samples=num_samples, noise=noise, train=train,
         from_draws=sticking_the_landing, fixed_density=sticking_the_landing,
     )  # fmt: skip
-    found = draws.map(lambda terms: num_data / terms.shape[0] * terms.sum())
-    log_likelihood, divergence, state = jax.tree.map(lambda a: a.mean(0), found)
+    log_likelihoods, divergences, state = draws.map(lambda terms: num_data / terms.shape[0] * terms.sum())
+    log_likelihood, divergence = log_likelihoods.mean(), divergences.mean()
     bound = isinstance(kl_weight, int | float) and kl_weight == 1 and draws.is_bound
     return ElboTerms(
         log_likelihood - kl_weight * divergence, log_likelihood, divergence, state, bound, draws.monte_carlo

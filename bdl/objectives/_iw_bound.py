@@ -78,7 +78,6 @@ def iw_bound(
             "that is not reweighted. Point masses, dropout, flat and log-uniform priors have no density: use families "
             "such as bdl.families.normal()."
         )
-    log_likelihood, divergence, states = draws.map(lambda terms: terms.sum())
+    log_likelihood, divergence, state = draws.map(lambda terms: terms.sum())
     value = jax.nn.logsumexp(log_likelihood - divergence) - math.log(num_samples)
-    state = jax.tree.map(lambda a: a.mean(0), states)
     return ElboTerms(value, log_likelihood.mean(), divergence.mean(), state, True, draws.monte_carlo)

@@ -12,6 +12,7 @@ import numpy as np
 from bdl._data_checks import is_traced
 from bdl._keys import check_key, derive
 from bdl.ood._through import as_function
+from bdl.ood._unit import unit
 
 Bounds = tuple[float, float] | None
 Norm = Literal["inf", "2"]
@@ -144,7 +145,7 @@ def _pgd(
 
     def ascend(_: Any, moved: jax.Array) -> jax.Array:
         slope = _slope(function, moved.astype(x.dtype), labels)
-        return project(moved + step * (jnp.sign(slope) if norm == "inf" else _unit(slope)))
+        return project(moved + step * (jnp.sign(slope) if norm == "inf" else unit(slope, range(1, slope.ndim))))
 
     start = centre if key is None else project(centre + epsilon * _in_unit_ball(key, x.shape, norm))
     return jax.lax.fori_loop(0, num_steps, ascend, start).astype(x.dtype), num_classes
@@ -195,15 +196,8 @@ def _in_unit_ball(key: jax.Array, shape: tuple[int, ...], norm: Norm) -> jax.Arr
     if norm == "inf":
         return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
     radius = jax.random.uniform(derive(key, "radius"), (shape[0], *[1] * (len(shape) - 1)))
-    return _unit(jax.random.normal(derive(key, "direction"), shape)) * radius ** (1 / max(math.prod(shape[1:]), 1))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    # The largest is divided out first: the square of a small gradient is 0 in float32.
-    largest = jnp.abs(x).max(tuple(range(1, x.ndim)), keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1.0)
-    length = _length(x)
-    return x / jnp.where(length > 0, length, 1.0)
+    direction = unit(jax.random.normal(derive(key, "direction"), shape), range(1, len(shape)))
+    return direction * radius ** (1 / max(math.prod(shape[1:]), 1))
 
 
 def _length(x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bdl.ood import _feature_checks as checks
 from bdl.ood._class_moments import column_means
 from bdl.ood._detector import Detector
+from bdl.ood._unit import unit
 
 _QUERIES, _BLOCK = 256, 4096  # rows whose distances are held at once
 
@@ -72,15 +73,7 @@ def nearest_neighbours(features: Any, *, k: int = 50, normalise: bool = True) ->
 @functools.partial(jax.jit, static_argnames="normalise")
 def _prepared(features: jax.Array, origin: jax.Array, normalise: bool) -> jax.Array:
     # Near the origin ‖a‖² + ‖b‖² − 2 a·b loses no digits that a − b has.
-    return _unit(features) if normalise else features - origin[None]
-
-
-def _unit(features: jax.Array) -> jax.Array:
-    # The largest is divided out first, so that no square overflows or vanishes.
-    largest = jax.lax.stop_gradient(jnp.abs(features).max(-1, keepdims=True))
-    features = features / jnp.where(largest > 0, largest, 1.0)
-    square = (features**2).sum(-1, keepdims=True)
-    return features * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return unit(features) if normalise else features - origin[None]
 
 
 @jax.jit

@@ -14,6 +14,7 @@ from bdl._paths import map_named, named_leaves
 from bdl.networks._base import Network
 from bdl.networks._use import Use
 from bdl.noise import find_uses
+from bdl.ood._unit import unit
 
 _START = 50  # iterations for the first estimate
 
@@ -23,7 +24,8 @@ def spectral_norm(key: Any, network: Network, x: Any, *, coefficient: float = 3.
 
     Then a layer moves two inputs apart by at most `coefficient` times their distance: with residual connections inputs
     that differ keep features that differ, so that the density of features (`gaussian_mixture`) says how much an input
-    is like the training data. The weights stay in their structure, and the gradient goes through σ.
+    is like the training data. The weights stay in their structure, and the gradient goes through σ. Of random weights
+    there is one σ for each draw, so that a posterior over them is fitted with `noise="shared"`.
 
     σ is that of the layer's linear operation: of a dense layer the matrix's; of a convolution that with stride one of
     images that wrap around, on a grid of four kernels, which is the largest on any image to about 2 % for 3 × 3. It
@@ -129,9 +131,9 @@ def _iterate(kernel: jax.Array, use: Use, vectors: jax.Array, count: int) -> tup
 
     def power(_: Any, vectors: jax.Array) -> jax.Array:
         outputs, transpose = jax.vjp(lambda v: jax.vmap(_linear)(fixed, v), vectors)
-        return _unit(transpose(outputs)[0])
+        return unit(transpose(outputs)[0], range(1, vectors.ndim))
 
-    vectors = jax.lax.stop_gradient(jax.lax.fori_loop(0, count, power, _unit(vectors)))
+    vectors = jax.lax.stop_gradient(jax.lax.fori_loop(0, count, power, unit(vectors, range(1, vectors.ndim))))
     # σ = ‖W v‖, whose gradient is u vᵀ where v is held
     square = (jax.vmap(_linear)(matrices, vectors) ** 2).sum(tuple(range(1, vectors.ndim)))
     norms = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
@@ -182,8 +184,3 @@ def _linear(kernel: jax.Array, x: jax.Array) -> jax.Array:
 
 def _grid(size: int) -> int:
     return 1 if size == 1 else 4 * (size + 1)
-
-
-def _unit(vectors: jax.Array) -> jax.Array:
-    length = jnp.sqrt((vectors**2).sum(tuple(range(1, vectors.ndim)), keepdims=True))
-    return vectors / jnp.where(length > 0, length, 1.0)

@@ -74,7 +74,8 @@ def measured(
         "ood.training", key, posterior, model, data,
         num_data=num_data, num_samples=num_samples, noise=noise, train=train,
     )  # fmt: skip
-    return jax.tree.map(lambda a: a.mean(0), draws.map(lambda figures: figures))
+    figures, divergences, state = draws.map(lambda figures: figures)
+    return figures.mean(0), divergences.mean(), state
 
 
 def log_likelihood(likelihood: Any, distribution: Any, y: Any) -> jax.Array:
