@@ -74,3 +74,33 @@ def test_a_group_is_the_mean_of_its_kinds(found):
 def test_bad_input(found, call, message):
     with pytest.raises(ValueError, match=message):
         call(found)
+
+
+@pytest.mark.slow
+def test_the_study_runs_and_is_not_run_again(load_benchmark, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = lambda count, *shape: rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+    digits = {"x_train": pixels(1_500, 28, 28), "y_train": np.arange(1_500) % 10}
+    digits |= {"x_test": pixels(300, 28, 28), "y_test": np.arange(300) % 10}
+    files = {
+        "mnist/mnist": digits,
+        "notmnist/notmnist_t10k": {"x_test": pixels(50, 28, 28)},
+        "omniglot/images_background_small1_28x28": {"x": pixels(50, 28, 28)},
+        "cifar10/cifar10_test": {"x_test": pixels(50, 32, 32, 3)},
+    }
+    for name, arrays in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.savez(tmp_path / name, **arrays)
+    study = load_benchmark("ood")
+    command = ["unseen", "baseline", "--fast", "--seeds", "1", "--data", str(tmp_path), "--output", str(tmp_path)]
+    results = study.main([*command, "--pictures", str(tmp_path)])
+    assert len(results["unseen"]["metrics"]) == 18
+    assert set(results["baseline"]["metrics"]["maximum softmax"]) == {
+        "letters", "characters", "photographs", "uniform", "normal",
+    }  # fmt: skip
+    numbers = [v for found in results["unseen"]["metrics"].values() for v in found["other digits"].values()]
+    assert np.isfinite(numbers).all()
+    assert (tmp_path / "ood-unseen.png").is_file()
+    kept = (tmp_path / "ood.json").read_text()
+    study.main(command)
+    assert (tmp_path / "ood.json").read_text() == kept
