@@ -1,7 +1,8 @@
-"""Convolutions that stay fast inside of compiled loops.
+"""Gradients of networks of images that stay fast on CPUs, inside of compiled loops as well.
 
 XLA's code for CPUs wants channels last. It gives all convolutions that form, but those in the body of a loop it leaves
 as they are (https://github.com/jax-ml/jax/issues/12868): there the gradient of a kernel takes 20 to 40 times as long.
+Of max pooling see `bdl._pooling`.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ import jax
 from jax import lax
 
 from bdl._equation import Literal, evaluate, open_jaxpr
+from bdl._pooling import has_own_windows, unpooled
 
 
-def channels_last(function: Callable[..., Any]) -> Callable[..., Any]:
+def fast_images(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of arrays, with every convolution from [N, ..., C] to [N, ..., C] under a kernel [..., C, K].
 
-    Axes are permuted before and after it; the numbers are the same. Apply it after differentiation, since gradients of
-    convolutions are convolutions of other forms.
+    Axes are permuted before and after it; the numbers are the same. Gradients of max pooling become comparisons. Apply
+    it after differentiation, since gradients of convolutions are convolutions of other forms.
     """
 
     def permuted(*args: Any) -> Any:
@@ -38,8 +40,10 @@ def _run(closed: Any, *args: Any) -> list[Any]:
         values = [read(v) for v in eqn.invars]
         if eqn.primitive is lax.conv_general_dilated_p:
             outs = [_convolution(eqn, *values)]
+        elif has_own_windows(eqn):
+            outs = [unpooled(eqn, *values)]
         else:
-            inner = {name: value for name, value in eqn.params.items() if any(map(_convolves, _jaxprs(value)))}
+            inner = {name: value for name, value in eqn.params.items() if any(map(_changes, _jaxprs(value)))}
             changed = {name: _permuted(value) for name, value in inner.items()}
             outs = evaluate(eqn.replace(params={**eqn.params, **changed}) if changed else eqn, values)
         env.update(zip(eqn.outvars, outs, strict=True))
@@ -67,10 +71,11 @@ def _jaxprs(value: Any) -> Iterator[Any]:
             yield one
 
 
-def _convolves(jaxpr: Any) -> bool:
+def _changes(jaxpr: Any) -> bool:
     return any(
         eqn.primitive is lax.conv_general_dilated_p
-        or any(_convolves(inner) for value in eqn.params.values() for inner in _jaxprs(value))
+        or has_own_windows(eqn)
+        or any(_changes(inner) for value in eqn.params.values() for inner in _jaxprs(value))
         for eqn in open_jaxpr(jaxpr).eqns
     )
 

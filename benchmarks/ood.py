@@ -249,7 +249,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             method: {kind: {n: np.round(v, 5).tolist() for n, v in of.items()} for kind, of in kinds.items()}
             for method, kinds in found.metrics.items()
         }
-        results[name] = {"steps": args.steps, "error": errors, "metrics": rounded}
+        results[name] = {"error": errors, "metrics": rounded}
+        if name != "baseline":
+            results[name]["steps"] = args.steps
         results.save()
         print(
             f"\n## {name}: error {np.mean(errors):.4f}\n\n{found.table('auroc', groups=groups)}\n\n{found}", flush=True

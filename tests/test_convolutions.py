@@ -1,14 +1,15 @@
-"""Convolutions of a training step have channels last, wherever they stand, and the same values."""
+"""In a training step convolutions have channels last and max pooling no scatter, and their values stay the same."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax import lax
 
 import bdl
-from bdl._convolutions import channels_last
+from bdl._convolutions import fast_images
 from bdl._equation import open_jaxpr
 from tests.arrays import normals
 
@@ -43,10 +44,10 @@ def everything(kernel, x):
 def test_values_and_gradients_are_the_same_and_axes_in_order():
     x, kernel = normals(0, 4, 9, 7, 6), normals(1, 3, 2, 3, 8)
     gradient = jax.value_and_grad(everything, (0, 1))
-    plain, moved = jax.jit(gradient)(kernel, x), jax.jit(channels_last(gradient))(kernel, x)
+    plain, moved = jax.jit(gradient)(kernel, x), jax.jit(fast_images(gradient))(kernel, x)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(moved), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * float(jnp.abs(a).max()))
-    before, after = (list(convolutions(jax.make_jaxpr(f)(kernel, x))) for f in (gradient, channels_last(gradient)))
+    before, after = (list(convolutions(jax.make_jaxpr(f)(kernel, x))) for f in (gradient, fast_images(gradient)))
     assert len(before) == len(after) >= 10
     assert set(before) != {CHANNELS_LAST}  # what would be slow in a loop
     assert set(after) == {CHANNELS_LAST}
@@ -64,3 +65,43 @@ def test_a_training_step_has_channels_last():
     found = list(convolutions(jax.make_jaxpr(step)(KEY, state)))
     assert len(found) > 4
     assert set(found) == {CHANNELS_LAST}
+
+
+def scatters(function, *args):
+    return "select_and_scatter_add" in str(jax.make_jaxpr(function)(*args))
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding", "replaced"),
+    [
+        ((2, 2), (2, 2), "VALID", True),  # what is left over at the edge has no gradient
+        ((3, 1), (3, 1), "VALID", True),
+        ((2, 2), (1, 1), "VALID", False),
+        ((2, 2), (2, 2), "SAME", False),  # padded, as 7 and 5 are odd
+        ((5, 5), (5, 5), "VALID", False),  # of more places than are worth it
+    ],
+)
+def test_the_gradient_of_max_pooling_goes_to_the_first_of_the_largest(window, strides, padding, replaced):
+    x = normals(0, 3, 7, 5, 2).round()  # with ties
+
+    def weighted(x):
+        y = nn.max_pool(x, window, strides, padding)
+        return (y * jnp.arange(y.size, dtype=y.dtype).reshape(y.shape)).sum()
+
+    gradient = jax.grad(weighted)
+    np.testing.assert_array_equal(jax.jit(fast_images(gradient))(x), jax.jit(gradient)(x))
+    assert scatters(gradient, x)
+    assert scatters(fast_images(gradient), x) != replaced
+
+
+def test_pooling_in_loops_under_vmap_and_in_half_precision():
+    def looped(x):
+        pooled = lambda x: jnp.repeat(nn.max_pool(x, (2, 2), (2, 2)), 2, 1).repeat(2, 2)
+        return (lax.scan(lambda x, _: (jnp.sin(3 * pooled(x)), None), x, None, length=2)[0] ** 2).sum()
+
+    x = normals(1, 2, 3, 4, 4, 2).astype(jnp.bfloat16)
+    gradient = jax.vmap(jax.grad(looped))
+    fast = jax.jit(fast_images(gradient))(x)
+    assert fast.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.float32(fast), np.float32(jax.jit(gradient)(x)))
+    assert not scatters(fast_images(gradient), x)

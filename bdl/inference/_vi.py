@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bdl._convolutions import channels_last
+from bdl._convolutions import fast_images
 from bdl._learned import partition
 from bdl.inference._base import Algorithm, StepInfo
 from bdl.model import Model
@@ -90,7 +90,7 @@ def vi(
             )  # fmt: skip
             return -terms.elbo / state.num_data, terms
 
-        gradient, terms = channels_last(jax.grad(negative_elbo, has_aux=True))(learned)
+        gradient, terms = fast_images(jax.grad(negative_elbo, has_aux=True))(learned)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, learned)
         posterior, model = eqx.combine(optax.apply_updates(learned, updates), fixed)
         info = StepInfo(terms.elbo, terms.log_likelihood, terms.kl, optax.tree.norm(gradient))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._convolutions import fast_images
 from bdl._data_checks import is_traced
 from bdl._keys import check_key, derive
 from bdl.ood._through import as_function
@@ -160,7 +161,7 @@ def _slope(function: Callable[[Any], Any], x: jax.Array, labels: jax.Array) -> j
         at_label = jnp.take_along_axis(logits, labels[:, None], -1)[:, 0]
         return (jax.nn.logsumexp(logits, -1) - at_label).sum()
 
-    return jax.grad(loss)(x).astype(jnp.float32)
+    return fast_images(jax.grad(loss))(x).astype(jnp.float32)
 
 
 def _num_classes(function: Callable[[Any], Any], x: jax.Array) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._convolutions import fast_images
 from bdl._data_checks import is_traced
 from bdl._in_batches import in_batches, joined
 from bdl.ood._detector import Detector
@@ -86,7 +87,7 @@ def _score(odin: Odin, x: jax.Array) -> jax.Array:
         return log_odds(_logits(odin.function(x), len(x)) / odin.temperature)
 
     # −log max p rises with the log odds, whose gradient does not vanish where p rounds to 1: x̃ = x − ε sign(∇ log odds)
-    slope = jax.grad(lambda x: odds(x).sum())(x)
+    slope = fast_images(jax.grad(lambda x: odds(x).sum()))(x)
     return jax.nn.sigmoid(odds(stepped(x, slope, odin.epsilon)))
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bdl._convolutions import fast_images
 from bdl._in_batches import in_batches, joined
 from bdl.ood._detector import Detector
 
@@ -66,7 +67,7 @@ def preprocessed(detector: Detector, *, epsilon: Any, batch_size: int | None = N
 
 @eqx.filter_jit
 def _score(self: Preprocessed, x: jax.Array) -> jax.Array:
-    slope = jax.grad(lambda x: self.score(x).astype(jnp.float32).sum())(x)
+    slope = fast_images(jax.grad(lambda x: self.score(x).astype(jnp.float32).sum()))(x)
     return self.score(stepped(x, slope, self.epsilon))
 
 

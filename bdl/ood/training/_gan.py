@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bdl._convolutions import channels_last
+from bdl._convolutions import fast_images
 from bdl._keys import check_key, derive
 from bdl.inference._base import Algorithm
 from bdl.inference._vi import vi
@@ -274,7 +274,7 @@ def _train(
 ) -> tuple[Adversary, jax.Array]:
     """The adversary after a step, and its loss before it; `loss(params) -> (loss, (state, loss))`."""
     params = adversary.network.params
-    gradient, (network_state, value) = channels_last(jax.grad(loss, has_aux=True))(params)
+    gradient, (network_state, value) = fast_images(jax.grad(loss, has_aux=True))(params)
     updates, optimizer_state = optimizer.update(gradient, adversary.optimizer, params)
     found = _with_network(adversary, params=optax.apply_updates(params, updates), state=network_state)
     return Adversary(found.network, optimizer_state), value

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bdl._convolutions import channels_last
+from bdl._convolutions import fast_images
 from bdl._data_checks import is_traced
 from bdl._keys import derive
 from bdl._learned import partition
@@ -118,7 +118,7 @@ def descend(
     def of_learned(learned: Any) -> Any:
         return loss(*eqx.combine(learned, fixed))
 
-    gradient, (network_state, told) = channels_last(jax.grad(of_learned, has_aux=True))(learned)
+    gradient, (network_state, told) = fast_images(jax.grad(of_learned, has_aux=True))(learned)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, learned)
     posterior, model = eqx.combine(optax.apply_updates(learned, updates), fixed)
     after = dataclasses.replace(
