@@ -37,15 +37,15 @@ def unpooled(eqn: Any, gradient: jax.Array, x: jax.Array) -> jax.Array:
         x: what was pooled.
     """
     window, counts = eqn.params["window_dimensions"], gradient.shape
-    places = list(np.ndindex(*window))
-    of = [x[tuple(slice(i, n * k, k) for i, n, k in zip(place, counts, window, strict=True))] for place in places]
+    corners = list(np.ndindex(*window))
+    of = [x[tuple(slice(i, n * k, k) for i, n, k in zip(corner, counts, window, strict=True))] for corner in corners]
     largest = functools.reduce(jnp.maximum, of)
-    first = jnp.full(counts, len(places), jnp.int32)
-    for number, part in reversed(list(enumerate(of))):
-        first = jnp.where(part == largest, number, first)
+    first = jnp.full(counts, len(corners), jnp.int32)
+    for place, part in reversed(list(enumerate(of))):
+        first = jnp.where(part == largest, place, first)
     # [n₀, k₀, n₁, k₁, …]: windows, and the places in each
     spread = lambda a: a.reshape([size for n in counts for size in (n, 1)])
-    number = np.arange(len(places), dtype=np.int32).reshape([size for k in window for size in (1, k)])
-    found = jnp.where(spread(first) == number, spread(gradient), jnp.zeros((), gradient.dtype))
+    places = np.arange(len(corners), dtype=np.int32).reshape([size for k in window for size in (1, k)])
+    found = jnp.where(spread(first) == places, spread(gradient), jnp.zeros((), gradient.dtype))
     found = found.reshape([n * k for n, k in zip(counts, window, strict=True)])
     return jnp.pad(found, [(0, whole - part) for whole, part in zip(x.shape, found.shape, strict=True)])
