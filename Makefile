@@ -48,8 +48,9 @@ format: $(VENV)/.dev  ## correct the style
 types: $(VENV)/.dev  ## check the types
 	$(RUN) -m mypy
 
-docs: $(VENV)/.dev  ## build the documentation into site/, strictly
+docs: $(VENV)/.dev  ## build the documentation into site/, strictly, and run its code
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	$(RUN) -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/test_docs.py
 
 bench: $(VENV)/.test  ## run the benchmarks and print their table
 	$(RUN) -m benchmarks

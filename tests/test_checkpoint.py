@@ -34,6 +34,7 @@ def predictions(posterior, model):
     return b"".join(np.asarray(part).tobytes() for part in parts)
 
 
+@pytest.mark.slow
 def test_the_same_predictions_in_another_process(tmp_path):
     """Under another PYTHONHASHSEED, on which the order of numpyro's own leaves depends."""
     posterior, model = build(0.7)

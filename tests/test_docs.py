@@ -10,7 +10,16 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK, OUTPUT = (re.compile(rf"^```{kind}\n(.*?)^```$", re.MULTILINE | re.DOTALL) for kind in ("python", "text"))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem)
+# `make test` has the first pages that a newcomer reads, `make docs` has all.
+FIRST = ("README.md", "CONTRIBUTING.md", "index.md")
+RUN = [
+    pytest.param(page, id=page.stem, marks=[] if page.name in FIRST else [pytest.mark.slow])
+    for page in PAGES
+    if BLOCK.search(page.read_text())
+]
+
+
+@pytest.mark.parametrize("page", RUN)
 def test_blocks_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = page.read_text()

@@ -68,6 +68,7 @@ def test_the_scale_of_weights_is_found_with_its_uncertainty():
     assert 0.07 < float(jnp.exp(found.log_scale)) < 0.14
 
 
+@pytest.mark.slow
 def test_a_horseshoe_shrinks_what_is_nothing_and_leaves_what_is_something():
     weights = np.zeros(40)
     weights[:4] = [2.0, -1.5, 1.0, 2.5]

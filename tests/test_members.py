@@ -158,7 +158,8 @@ def test_different_numbers_of_members_are_refused():
             bdl.families.masksembles(members=bad)
 
 
-@pytest.mark.parametrize("name", [pytest.param("masksembles", marks=pytest.mark.slow), "rank1_normal, a mixture"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["masksembles", "rank1_normal, a mixture"])
 def test_a_convolution_and_a_scan_have_factors_along_their_own_axes(name):
     class Net(nn.Module):
         @nn.compact

@@ -270,6 +270,7 @@ def test_an_examples_noise_is_one_mask_for_all_its_time_steps():
     assert not np.array_equal(noisy[0], noisy[1])
 
 
+@pytest.mark.slow
 def test_gradients_have_less_variance_with_local_noise():
     params = {"w": normals(9, 8, 16) / 3, "v": normals(10, 16, 1) / 4}
     network = bdl.network(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params)

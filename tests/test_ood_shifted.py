@@ -249,6 +249,7 @@ def spots(seed, count):
     return x.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_fit_of_a_gaussian_posterior_tells_outliers():
     inliers, held_out, outliers = spots(0, 60), spots(1, 20), np.asarray(0.5 * normals(2, 20, 6, 6, 1))
     network = bdl.network(flat, {"w": 0.1 * normals(3, 36, E + K)})

@@ -171,6 +171,7 @@ def test_the_variance_is_that_of_the_exact_gaussian_process_and_grows_with_dista
     assert np.max(found[:20]) < 0.2 < 0.9 < np.min(found[-3:])
 
 
+@pytest.mark.slow
 def test_sngp_of_two_moons_is_sure_near_them_and_unsure_far_away():
     body = bdl.networks.mlp(jax.random.key(0), MOONS, 16, widths=())
     body = ood.spectral_norm(jax.random.key(1), body, MOONS, coefficient=3.0)

@@ -320,6 +320,7 @@ SETTING = """
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_numbers_of_one():
     output = in_a_new_process(
         SETTING

@@ -71,6 +71,7 @@ def test_arguments_are_what_is_stored():
     np.testing.assert_allclose(moved.rebuild().log_prob(0.5), stats.t.logpdf(0.5, 6.0, 3.0, 2.0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_leaves_do_not_depend_on_the_hash_seed(tmp_path):
     """Fault guarded against: a saved Normal(5, 2) came back as Normal(2, 5)."""
     code = (

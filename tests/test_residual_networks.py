@@ -46,6 +46,7 @@ def growth(norm: str, shortcut: bool) -> float:
     return deep / shallow
 
 
+@pytest.mark.slow
 def test_plain_networks_lose_the_gradient_of_the_first_layer():
     assert growth("none", shortcut=False) < 1e-3
 

@@ -70,6 +70,7 @@ def test_finds_the_noise_and_reports_in_the_targets_units(uci, folder, tmp_path,
     assert capsys.readouterr().out.count("already in") == 2
 
 
+@pytest.mark.slow
 def test_every_split_rate_and_scale_has_its_own_network(uci, folder):
     part = uci.part(uci.read(folder, "line"), validation=True)
     rates = np.array([[0.1, 0.5], [0.1, 0.2]], np.float32)

@@ -93,26 +93,7 @@ def gaussian_process(
         >>> detector(jnp.array([[1.0, 0.0], [0.0, 1.0]])).round(3)
         Array([0.25, 1.  ], dtype=float32)
 
-        SNGP, from its body to scores of inputs and to probabilities:
-
-        >>> import dataclasses, jax, optax, bdl
-        >>> x, y = jnp.array([[-1.0], [-2.0], [1.0], [2.0]]), jnp.array([0, 0, 1, 1])
-        >>> body = bdl.networks.mlp(jax.random.key(0), x, 8)
-        >>> body = bdl.ood.spectral_norm(jax.random.key(1), body, x)
-        >>> network = bdl.ood.random_features(jax.random.key(2), body, x, 2, num_features=32)
-        >>> prior = {"head/*": bdl.priors.normal(scale=1.0), "*": bdl.priors.fan_in()}
-        >>> model = bdl.Model(network, bdl.likelihoods.Categorical(), prior)
-        >>> posterior = bdl.variational(network.params, bdl.families.point)
-        >>> algorithm = bdl.inference.vi(optax.adam(1e-2))
-        >>> fitted = bdl.fit(jax.random.key(3), algorithm, posterior, model, (x, y), num_steps=20, progress=False)
-        >>> params = fitted.posterior.sample(jax.random.key(4))
-        >>> network = dataclasses.replace(fitted.model.network, params=params)
-        >>> features = bdl.ood.layer_features(network, "random_features")
-        >>> gp = bdl.ood.gaussian_process(features(x), params["head"]["kernel"])
-        >>> detector = bdl.ood.through(features, gp)
-        >>> probs = jax.nn.softmax(gp.score.logits(features(x)))
-        >>> detector(x).shape, probs.shape
-        ((4,), (4, 2))
+        The whole of SNGP, from its body to scores and probabilities, is in the documentation under "One pass".
     """
     check_positive("gaussian_process", "prior_scale", prior_scale)
     if isinstance(features, LastLayerCurvature):
