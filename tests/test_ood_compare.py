@@ -76,6 +76,12 @@ def test_bad_input(found, call, message):
         call(found)
 
 
+@pytest.mark.parametrize(("methods", "outside"), [(list(METHODS.values()), OUT), (METHODS, FAR)])
+def test_methods_and_outliers_have_names(methods, outside):
+    with pytest.raises(TypeError, match=r"by name, a dict, got (list|ndarray)"):
+        ood.compare(methods, IN, outside)
+
+
 @pytest.mark.slow
 def test_the_study_runs_and_is_not_run_again(load_benchmark, tmp_path):
     rng = np.random.default_rng(0)

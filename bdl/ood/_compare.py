@@ -107,6 +107,7 @@ def compare(
         A `Comparison` of one run.
 
     Raises:
+        TypeError: methods or outliers without names.
         ValueError: no method, no outliers or some named "in", a method that does not give one score an input.
 
     Reference:
@@ -124,6 +125,12 @@ def compare(
         | size | 1.0000 | 0.8210 |
         | sign | 0.0000 | 0.5000 |
     """
+    for called, named in (("methods", methods), ("outside", outside)):
+        if not isinstance(named, Mapping):
+            raise TypeError(
+                f"compare: expected `{called}` by name, a dict, got {type(named).__name__}. Give each a name for the "
+                'table: {"noise": x}.'
+            )
     if not methods or not outside:
         raise ValueError("compare: expected methods and outliers, by name, at least one of either; got none.")
     if "in" in outside:
