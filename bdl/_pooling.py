@@ -41,11 +41,15 @@ def unpooled(eqn: Any, gradient: jax.Array, x: jax.Array) -> jax.Array:
     of = [x[tuple(slice(i, n * k, k) for i, n, k in zip(corner, counts, window, strict=True))] for corner in corners]
     largest = functools.reduce(jnp.maximum, of)
     first = jnp.full(counts, len(corners), jnp.int32)
-    for place, part in reversed(list(enumerate(of))):
-        first = jnp.where(part == largest, place, first)
+    for number, part in reversed(list(enumerate(of))):
+        first = jnp.where(part == largest, number, first)
     # [n₀, k₀, n₁, k₁, …]: windows, and the places in each
     spread = lambda a: a.reshape([size for n in counts for size in (n, 1)])
-    places = np.arange(len(corners), dtype=np.int32).reshape([size for k in window for size in (1, k)])
-    found = jnp.where(spread(first) == places, spread(gradient), jnp.zeros((), gradient.dtype))
+    shape = [size for k in window for size in (1, k)]
+    # Counted in the program: a loop's body has no room for a constant array.
+    place = jnp.zeros(shape, jnp.int32)
+    for axis, k in enumerate(window):
+        place = k * place + lax.broadcasted_iota(jnp.int32, shape, 2 * axis + 1)
+    found = jnp.where(spread(first) == place, spread(gradient), jnp.zeros((), gradient.dtype))
     found = found.reshape([n * k for n, k in zip(counts, window, strict=True)])
     return jnp.pad(found, [(0, whole - part) for whole, part in zip(x.shape, found.shape, strict=True)])

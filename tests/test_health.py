@@ -44,6 +44,7 @@ def test_each_kind_of_collapse_is_named():
         bdl.health(network)
 
 
+@pytest.mark.slow
 def test_the_summary_says_which_local_rule_is_used():
     posterior = bdl.variational(
         PARAMS,

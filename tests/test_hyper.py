@@ -81,6 +81,7 @@ def test_a_horseshoe_shrinks_what_is_nothing_and_leaves_what_is_something():
     np.testing.assert_allclose(sparse.loc[:4, 0], weights[:4], atol=0.25)
 
 
+@pytest.mark.slow
 def test_noise_of_a_likelihood_can_have_a_prior_too():
     data = linear_data(np.array([1.0, -1.0]), 200, 0.5)
     likelihood = bdl.likelihoods.Normal(scale=bdl.priors.hyper(dist.HalfCauchy(1.0)))

@@ -176,7 +176,7 @@ def softmax(f):
     return np.exp(f) / np.exp(f).sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_noisy_logits_are_the_mean_of_the_softmaxes_of_independent_noise(rank):
     """Fault guarded against: one noise for all classes (which the softmax does not see), and means of logarithms."""
     rng, draws = np.random.default_rng(1), 1_000_000

@@ -157,6 +157,7 @@ ALIKE = {
     "NNX Conv",
     "NNX LSTM",
     "NNX attention",
+    "attention",
 }
 
 

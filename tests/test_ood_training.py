@@ -216,6 +216,7 @@ def test_outliers_are_normalised_with_the_inliers():
     np.testing.assert_allclose(info.penalty, from_uniform(f[N:]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_any_posterior_and_likelihood_of_classes_and_a_vmap_over_keys():
     likelihood = bdl.likelihoods.HeteroscedasticCategorical(1)
     network = bdl.network(LINEAR.function.fn, {"w": normals(8, D, 2 * K)})

@@ -49,7 +49,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 OPTIMIZER = bdl.inference.vi(optax.adam(1e-3))
 
 
-SLOW = ("lenet", "resnet, filter response", "unet")
+SLOW = ("lenet", "resnet", "resnet, filter response", "unet")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES])

@@ -115,6 +115,7 @@ def _constant_and_contrast(outputs):
     return jnp.stack([jnp.zeros(()), outputs[0, 0] - outputs[1, 0]])
 
 
+@pytest.mark.slow
 def test_a_road_that_ignores_the_data_is_found_by_the_likelihood():
     """Of labels; ranked are a contrast of two outputs, and a constant, whose ties are broken at random."""
     prior = bdl.posteriors.from_prior(labels)
