@@ -157,7 +157,6 @@ ALIKE = {
     "NNX Conv",
     "NNX LSTM",
     "NNX attention",
-    "attention",
 }
 
 
