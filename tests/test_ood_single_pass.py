@@ -238,6 +238,7 @@ def test_scores_in_a_jit_with_their_gradient_and_without_a_second_trace():
     np.testing.assert_allclose(total, np.einsum("ni,ij,nj->", POINTS, covariance, POINTS), rtol=1e-5)
     curvature = [ood.last_layer_curvature(f[:900], KERNEL) for f in (FEATURES, FEATURES[::-1])]
     compiled = lambda: [f._cache_size() for f in (_curvature, stacked, _variances)]
+    made[0](POINTS)
     sizes = compiled()
     ood.gaussian_process(curvature[0].merge(curvature[1]), KERNEL, prior_scale=2.0)(POINTS)
     ood.gaussian_process(ood.last_layer_curvature(FEATURES[300:1200], KERNEL), KERNEL, prior_scale=3.0)(POINTS)
