@@ -38,16 +38,22 @@ def _run(closed: Any, *args: Any) -> list[Any]:
 
     for eqn in jaxpr.eqns:
         values = [read(v) for v in eqn.invars]
-        if eqn.primitive is lax.conv_general_dilated_p:
-            outs = [_convolution(eqn, *values)]
-        elif has_own_windows(eqn):
-            outs = [unpooled(eqn, *values)]
+        replacement = _replacement(eqn)
+        if replacement is not None:
+            outs = [replacement(eqn, *values)]
         else:
             inner = {name: value for name, value in eqn.params.items() if any(map(_changes, _jaxprs(value)))}
             changed = {name: _permuted(value) for name, value in inner.items()}
             outs = evaluate(eqn.replace(params={**eqn.params, **changed}) if changed else eqn, values)
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def _replacement(eqn: Any) -> Callable[..., jax.Array] | None:
+    """What computes the same as this equation and is fast, from the equation and its operands."""
+    if eqn.primitive is lax.conv_general_dilated_p:
+        return _convolution
+    return unpooled if has_own_windows(eqn) else None
 
 
 def _convolution(eqn: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -73,8 +79,7 @@ def _jaxprs(value: Any) -> Iterator[Any]:
 
 def _changes(jaxpr: Any) -> bool:
     return any(
-        eqn.primitive is lax.conv_general_dilated_p
-        or has_own_windows(eqn)
+        _replacement(eqn) is not None
         or any(_changes(inner) for value in eqn.params.values() for inner in _jaxprs(value))
         for eqn in open_jaxpr(jaxpr).eqns
     )

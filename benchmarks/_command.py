@@ -38,6 +38,11 @@ def arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         return {name: file[name] for name in names or file}
 
 
+def grey_images(pixels: np.ndarray) -> np.ndarray:
+    """Images [N, 28, 28, 1] in [0, 1], float32, of pixels from 0 to 255."""
+    return (pixels.reshape(-1, 28, 28, 1) / 255).astype(np.float32)
+
+
 def table(rows: dict[str, dict[str, float]], number: str = ".4f") -> str:
     """The rows of a study as Markdown, numbers in the format `number`."""
     names = list(next(iter(rows.values())))

@@ -40,7 +40,7 @@ NETWORKS = {"point masses": bdl.families.point, "dropout 0.2": {"*/kernel": bdl.
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Training images in [0, 1], their labels, and those of the test."""
     found = _command.arrays(folder / "fashion_mnist/fashion_mnist.npz")
-    images = [(found[f"x_{part}"].reshape(-1, 28, 28, 1) / 255).astype(np.float32) for part in ("train", "test")]
+    images = [_command.grey_images(found[f"x_{part}"]) for part in ("train", "test")]
     return images[0], found["y_train"].astype(np.int32), images[1], found["y_test"].astype(np.int32)
 
 

@@ -17,6 +17,7 @@ the fifth nearest of the training data. DIR of the data is the folder above `fas
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -52,9 +53,8 @@ def fashion(args: argparse.Namespace, seed: int) -> Data:
     arrays = _command.arrays(args.data / "fashion_mnist" / "fashion_mnist.npz")
     rng = np.random.default_rng(seed)
     of, known = rng.permutation(10)[:2]
-    images = lambda a: (a.reshape(len(a), 28, 28, 1) / 255).astype(np.float32)
-    train = lambda c: images(arrays["x_train"][rng.permutation(np.flatnonzero(arrays["y_train"] == c))])
-    x, y = images(arrays["x_test"]), arrays["y_test"]
+    train = lambda c: _command.grey_images(arrays["x_train"][rng.permutation(np.flatnonzero(arrays["y_train"] == c))])
+    x, y = _command.grey_images(arrays["x_test"]), arrays["y_test"]
     never = rng.permutation(np.flatnonzero((y != of) & (y != known)))[:2_000]
     outside = {"labelled": x[y == known], "never": x[never]}
     return Data(train(of)[:3_000], train(known), x[y == of], outside, 0.0, 1.0)
@@ -185,7 +185,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="default: all")
     parser.add_argument("--seeds", type=int, default=3, help="how many, default: %(default)s")
     parser.add_argument("--steps", type=int, default=400, help="of a fit, default: %(default)s")
-    parser.add_argument("--output", type=_command.Path, help="folder of deep_sad.json; what is in it is not run again")
+    parser.add_argument("--output", type=Path, help="folder of deep_sad.json; what is in it is not run again")
     parser.add_argument("--fast", action="store_true", help="3 steps, one seed, few examples: does it run?")
     args = _command.parse(parser, argv)
     if args.fast:

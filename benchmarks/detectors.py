@@ -4,9 +4,7 @@ The reference is one pass of the plain network, jitted. ODIN has three: forward,
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -17,9 +15,12 @@ from benchmarks._timing import Row, Settings, compare, run
 
 def rows(settings: Settings) -> Iterator[Row]:
     batch, width, pixels, bank = (32, 16, 8, 100) if settings.fast else (256, 512, 28, 10_000)
-    for name, module, x in (("MLP", Wide(width), inputs(batch, 64)), ("CNN", CNN(), inputs(batch, pixels, pixels, 1))):
-        variables = init(module, x)
-        network = bdl.from_linen(module, variables)
+    rows, images = inputs(batch, 64), inputs(batch, pixels, pixels, 1)
+    networks = {
+        "MLP": (bdl.networks.mlp(jax.random.key(0), rows, 10, widths=(width,) * 3), rows),
+        "CNN": (bdl.from_linen(CNN(), init(CNN(), images)), images),
+    }
+    for name, (network, x) in networks.items():
         plain = jax.jit(lambda x, network=network: network.apply(network.params, network.state, x)[0])
         passes = lambda plain=plain, x=x: plain(x)
         odin = bdl.ood.odin(network)
@@ -34,18 +35,6 @@ def rows(settings: Settings) -> Iterator[Row]:
         for called, detector in fitted.items():
             through = bdl.ood.through(network, detector)
             yield compare(f"{called}, {name}", passes, lambda score=through, x=x: score(x), settings)
-
-
-class Wide(nn.Module):
-    """The perceptron with 10 classes."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        for _ in range(3):
-            x = nn.relu(nn.Dense(self.width)(x))
-        return nn.Dense(10)(x)
 
 
 if __name__ == "__main__":

@@ -96,10 +96,6 @@ def regression(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-def _images(array: np.ndarray) -> np.ndarray:
-    return (array.reshape(len(array), 28, 28, 1) / 255).astype(np.float32)
-
-
 def _lenet(x: np.ndarray, args: argparse.Namespace, heads: int) -> tuple[Any, dict[str, Any]]:
     network = bdl.networks.lenet(jax.random.key(args.seed), x[:1], heads)
     return network, families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
@@ -108,10 +104,10 @@ def _lenet(x: np.ndarray, args: argparse.Namespace, heads: int) -> tuple[Any, di
 def digits(args: argparse.Namespace) -> dict[str, Any]:
     """Table 3 for a classification: expected entropy in nats, and the variance of the logits."""
     data = _command.arrays(args.data / "mnist/mnist.npz")
-    x, y = _images(data["x_train"]), data["y_train"].astype(np.int32)
-    x_new, y_new = _images(data["x_test"]), data["y_test"]
+    x, y = _command.grey_images(data["x_train"]), data["y_train"].astype(np.int32)
+    x_new, y_new = _command.grey_images(data["x_test"]), data["y_test"]
     others = _command.arrays(args.data / "notmnist/notmnist_t10k.npz")
-    far = _images(next(a for a in others.values() if a.ndim >= 2 and a[0].size == 784))
+    far = _command.grey_images(next(a for a in others.values() if a.ndim >= 2 and a[0].size == 784))
     rows = {}
     for count in (2_500, 5_000, 10_000):
         likelihood, heads = KINDS["heteroscedastic"]
@@ -137,8 +133,8 @@ def _confused(labels: np.ndarray, seed: int) -> np.ndarray:
 def labels(args: argparse.Namespace) -> dict[str, Any]:
     """Label noise in two classes: what the noise model makes of it."""
     data = _command.arrays(args.data / "fashion_mnist/fashion_mnist.npz")
-    x, y = _images(data["x_train"][:10_000]), _confused(data["y_train"][:10_000], 0)
-    x_new, true = _images(data["x_test"]), data["y_test"].astype(np.int32)
+    x, y = _command.grey_images(data["x_train"][:10_000]), _confused(data["y_train"][:10_000], 0)
+    x_new, true = _command.grey_images(data["x_test"]), data["y_test"].astype(np.int32)
     noisy = _confused(true, 1)
     two = np.isin(true, SWAPPED)
     rows = {}

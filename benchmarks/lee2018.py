@@ -110,10 +110,6 @@ def draw_toy(pictures: dict[str, Any], x: np.ndarray, file: Path) -> None:
     plt.close(figure)
 
 
-def _images(array: np.ndarray) -> np.ndarray:
-    return (array.reshape(len(array), 28, 28, 1) / 255).astype(np.float32)
-
-
 def confidence(outputs: Any) -> Any:
     """−max p: the paper's score with the sign of `bdl.ood`, its ties with it."""
     return -jax.nn.softmax(outputs, -1).max(-1)
@@ -140,19 +136,19 @@ def images(args: argparse.Namespace, results: _command.Results) -> dict[str, Any
     """Accuracy, and detection of four kinds of outliers, of each training."""
     read = lambda name, *arrays: _command.arrays(args.data / name, *arrays)
     data = read("fashion_mnist/fashion_mnist.npz")
-    x, y = _images(data["x_train"][: args.count]), data["y_train"][: args.count].astype(np.int32)
-    x_new, y_new = _images(data["x_test"]), data["y_test"]
+    x, y = _command.grey_images(data["x_train"][: args.count]), data["y_train"][: args.count].astype(np.int32)
+    x_new, y_new = _command.grey_images(data["x_test"]), data["y_test"]
     digits = read("mnist/mnist.npz", "x_train", "x_test")
     outside = {
-        "digits": _images(digits["x_test"]),
-        "letters": _images(read("notmnist/notmnist_t10k.npz")["x_test"]),
-        "characters": _images(read("omniglot/images_background_small1_28x28.npz")["x"]),
+        "digits": _command.grey_images(digits["x_test"]),
+        "letters": _command.grey_images(read("notmnist/notmnist_t10k.npz")["x_test"]),
+        "characters": _command.grey_images(read("omniglot/images_background_small1_28x28.npz")["x"]),
         "noise": np.random.default_rng(args.seed).uniform(size=(2_000, 28, 28, 1)).astype(np.float32),
     }
     if args.fast:
         x_new, y_new, outside = x_new[:100], y_new[:100], {name: far[:100] for name, far in outside.items()}
     rows = results.setdefault(f"images, {args.steps} steps, seed {args.seed}", {})
-    algorithms = image_algorithms(args, x, _images(digits["x_train"][:10_000]))
+    algorithms = image_algorithms(args, x, _command.grey_images(digits["x_train"][:10_000]))
     for name in args.methods or algorithms:
         if name in rows:
             continue

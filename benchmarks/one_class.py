@@ -131,13 +131,12 @@ METHODS: dict[str, Callable[[argparse.Namespace, Any], dict[str, Any]]] = {
 def study(args: argparse.Namespace, results: _command.Results) -> dict[str, dict[str, float]]:
     """The AUROC of every method, of every class."""
     data = _command.arrays(args.data / "fashion_mnist" / "fashion_mnist.npz")
-    images = lambda a: (a[..., None] / 255).astype(np.float32)
     name = f"{args.steps} and {args.csi_steps} steps, crops of {args.area} or more, seed {args.seed}"
     found = results.setdefault(name, {})
     for kind in args.classes:
         done = found.setdefault(CLASSES[kind], {})
-        x = images(data["x_train"][data["y_train"] == kind][: args.count])
-        x_new, outlier = images(data["x_test"][:: args.every]), data["y_test"][:: args.every] != kind
+        x = _command.grey_images(data["x_train"][data["y_train"] == kind][: args.count])
+        x_new, outlier = _command.grey_images(data["x_test"][:: args.every]), data["y_test"][:: args.every] != kind
         for method in args.methods:
             if method in done:
                 continue

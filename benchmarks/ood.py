@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ import optax
 
 import bdl
 from bdl import ood
+from bdl._in_batches import in_batches, joined
 from benchmarks import _command
 from benchmarks._timing import environment
 
@@ -43,24 +45,20 @@ def read(args: argparse.Namespace, name: str) -> tuple[np.ndarray, ...]:
     """Training images and labels, test images and labels, of MNIST or Fashion-MNIST."""
     data = _command.arrays(args.data / name / f"{name}.npz")
     x, y, x_new, y_new = (data[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-    return scaled(x), y.astype(np.int32), scaled(x_new), y_new.astype(np.int32)
-
-
-def scaled(pixels: np.ndarray) -> np.ndarray:
-    return (pixels.reshape(len(pixels), 28, 28, 1) / 255).astype(np.float32)
+    return _command.grey_images(x), y.astype(np.int32), _command.grey_images(x_new), y_new.astype(np.int32)
 
 
 def outliers(args: argparse.Namespace, other: str | None) -> dict[str, np.ndarray]:
     """All kinds of outliers; `other` is one of the two sets that the network was not trained on."""
-    rng = np.random.default_rng(args.seed)
+    rng, images = np.random.default_rng(args.seed), _command.grey_images
     count = 100 if args.fast else None
     photographs = _command.arrays(args.data / "cifar10/cifar10_test.npz", "x_test")["x_test"]
     grey = photographs.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     found = {} if other is None else {"other": read(args, other)[2]}
     found |= {
-        "letters": scaled(_command.arrays(args.data / "notmnist/notmnist_t10k.npz", "x_test")["x_test"]),
-        "characters": scaled(_command.arrays(args.data / "omniglot/images_background_small1_28x28.npz", "x")["x"]),
-        "photographs": scaled(np.asarray(jax.image.resize(grey, (len(grey), 28, 28), "linear"))),
+        "letters": images(_command.arrays(args.data / "notmnist/notmnist_t10k.npz", "x_test")["x_test"]),
+        "characters": images(_command.arrays(args.data / "omniglot/images_background_small1_28x28.npz", "x")["x"]),
+        "photographs": images(np.asarray(jax.image.resize(grey, (len(grey), 28, 28), "linear"))),
         "uniform": rng.uniform(size=(2_000, 28, 28, 1)).astype(np.float32),
         "normal": rng.normal(size=(2_000, 28, 28, 1)).astype(np.float32),
     }
@@ -73,13 +71,18 @@ def train(
     """Posterior and model after some steps of Adam; point masses without weight decay, as in the papers."""
     posterior = bdl.variational(network.params, families)
     model = bdl.Model(network, bdl.likelihoods.Categorical(), bdl.priors.fan_in(gain=50.0))
-    optimizer = optax.adam(optax.cosine_decay_schedule(args.learning_rate, steps))
-    algorithm = bdl.inference.vi(optimizer, kl_weight=0.0 if families is bdl.families.point else 1.0)
+    algorithm = adam(args.learning_rate, steps, 0.0 if families is bdl.families.point else 1.0)
     return bdl.fit(key, algorithm, posterior, model, (x, y), num_steps=steps, batch_size=size, progress=False)
 
 
-def baseline(args: argparse.Namespace) -> tuple[ood.Comparison, dict[str, float]]:
-    """The softmax baseline of a multilayer perceptron."""
+@functools.cache
+def adam(rate: float, steps: int, kl_weight: float) -> Any:
+    """Made once, so that networks of one kind share a program."""
+    return bdl.inference.vi(optax.adam(optax.cosine_decay_schedule(rate, steps)), kl_weight=kl_weight)
+
+
+def baseline(args: argparse.Namespace) -> tuple[ood.Comparison, float]:
+    """The softmax baseline of a multilayer perceptron, and its error."""
     x, y, x_new, y_new = read(args, "mnist")
     key, start, last = jax.random.split(jax.random.key(args.seed), 3)
     network = bdl.networks.mlp(start, x[:1], 10, widths=(256, 256, 256), activation=nn.gelu)
@@ -87,7 +90,7 @@ def baseline(args: argparse.Namespace) -> tuple[ood.Comparison, dict[str, float]
     function = jax.jit(bdl.function_draw(last, fitted.posterior, fitted.model))
     right = np.asarray(function(x_new)).argmax(1) == y_new
     methods = {"maximum softmax": ood.through(function, ood.max_softmax)}
-    return ood.compare(methods, x_new[right], outliers(args, None)), {"error": float(1 - right.mean())}
+    return ood.compare(methods, x_new[right], outliers(args, None)), float(1 - right.mean())
 
 
 def lenets(args: argparse.Namespace, x: np.ndarray, y: np.ndarray) -> tuple[list[Any], Any]:
@@ -107,17 +110,14 @@ def lenets(args: argparse.Namespace, x: np.ndarray, y: np.ndarray) -> tuple[list
 def seen(members: list[Any], x: np.ndarray) -> dict[str, Any]:
     """What the scores are of: inputs, the first member's features and logits, and the members' probabilities."""
     features = ood.layer_features(members[0], "Dense_1", activation=jax.nn.relu, batch_size=1_000)
-    outputs = [_outputs(m, x) for m in members]
+    outputs = [joined(in_batches(functools.partial(logits, member), x, 1_000)) for member in members]
     return {"x": x, "features": features(x), "logits": outputs[0], "probs": jax.nn.softmax(jnp.stack(outputs, 1), -1)}
 
 
-def _outputs(network: Any, x: np.ndarray) -> jax.Array:
-    apply = jax.jit(lambda params, x: network.apply(params, network.state, x)[0])
-    return jnp.concatenate([apply(network.params, x[i : i + 1_000]) for i in range(0, len(x), 1_000)])
-
-
-def entropy(probs: jax.Array) -> jax.Array:
-    return -jax.scipy.special.xlogy(probs, probs).sum(-1)
+@eqx.filter_jit
+def logits(network: Any, x: Any) -> Any:
+    """Compiled once for all members, which differ in their weights alone."""
+    return network.apply(network.params, network.state, x)[0]
 
 
 def detectors(
@@ -145,13 +145,12 @@ def detectors(
         "DICE": ood.dice(features, *last),
         "ASH": ood.ash(*last),
     }
-    network = members[0]
-    function = lambda x: network.apply(network.params, network.state, x)[0]
     draws = ood.from_draws(
         jax.random.key(args.seed + 2), dropout.posterior, dropout.model, ood.mutual_information,
         num_samples=args.draws, batch_size=1_000,
     )  # fmt: skip
-    of_inputs = {"ODIN": ood.odin(function, batch_size=1_000), "dropout, mutual information": draws}
+    of_inputs = {"ODIN": ood.odin(members[0], batch_size=1_000), "dropout, mutual information": draws}
+    entropy = lambda probs: jax.scipy.special.entr(probs).sum(-1)
     both = lambda probs: entropy(probs.mean(1))
     of_members = {
         f"{MEMBERS} networks, entropy": both,
@@ -162,8 +161,8 @@ def detectors(
     return {name: reading(kind, score) for kind, scores in kinds.items() for name, score in scores.items()}
 
 
-def classes(args: argparse.Namespace, study: str) -> tuple[ood.Comparison, dict[str, float]]:
-    """All methods on a LeNet."""
+def classes(args: argparse.Namespace, study: str) -> tuple[ood.Comparison, float]:
+    """All methods on a LeNet, and its error."""
     inside, other = ("fashion_mnist", "mnist") if study == "fashion" else ("mnist", "fashion_mnist")
     x, y, x_new, y_new = read(args, inside)
     if study == "unseen":
@@ -179,7 +178,7 @@ def classes(args: argparse.Namespace, study: str) -> tuple[ood.Comparison, dict[
     inliers = look(x_new)
     methods = detectors(members, dropout, look(x[held:]), y[held:], look(x[:held]), y[:held], args)
     found = ood.compare(methods, inliers, {name: look(outside) for name, outside in far.items()})
-    return found, {"error": float(np.mean(np.asarray(inliers["logits"]).argmax(1) != y_new))}
+    return found, float(np.mean(np.asarray(inliers["logits"]).argmax(1) != y_new))
 
 
 def draw(found: ood.Comparison, file: Path) -> None:
@@ -205,10 +204,6 @@ def draw(found: ood.Comparison, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
     plt.close(figure)
-
-
-def study(name: str, args: argparse.Namespace) -> tuple[ood.Comparison, dict[str, float]]:
-    return baseline(args) if name == "baseline" else classes(args, name)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -240,8 +235,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         found, errors = None, []
         for seed in range(args.seeds):
             args.seed = seed
-            one, beside = study(name, args)
-            errors.append(beside["error"])
+            one, error = baseline(args) if name == "baseline" else classes(args, name)
+            errors.append(error)
             found = one if found is None else found.merge(one)
         kinds = next(iter(found.metrics.values()))
         groups = {group: names for group, names in GROUPS.items() if set(names) <= set(kinds)}

@@ -97,11 +97,6 @@ class Study:
         return row
 
 
-def in_batches(function: Any, x: np.ndarray) -> np.ndarray:
-    """A function of images, a thousand at once."""
-    return np.concatenate([np.asarray(function(x[i : i + 1_000])) for i in range(0, len(x), 1_000)])
-
-
 def log_softmax(logits: Any) -> np.ndarray:
     """In float64."""
     logits = np.asarray(logits, np.float64)
@@ -230,7 +225,7 @@ def summary(rows: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def load(args: argparse.Namespace) -> Study:
     """The data, fewer of them with `--fast`."""
-    pixels = lambda a: (a.reshape(len(a), 28, 28, 1) / 255).astype(np.float32)
+    pixels = _command.grey_images
     read = lambda name, *names: _command.arrays(args.data / name, *names)
     clothes = read("fashion_mnist/fashion_mnist.npz")
     x, y = pixels(clothes["x_train"]), clothes["y_train"].astype(np.int32)

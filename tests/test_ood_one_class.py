@@ -19,6 +19,7 @@ from bdl.metrics import detection
 from bdl.ood.training import DeepSAD, deep_sad_centre, expected_distance
 from bdl.ood.training._collapse import added_arrays, is_bounded
 from tests.arrays import normals
+from tests.finite_differences import gradient
 
 KEY = jax.random.key(0)
 N, D, L, SIGMA, ETA, EPSILON, DATA_SIZE = 6, 3, 2, 0.8, 2.5, 1e-3, 30
@@ -33,15 +34,6 @@ def losses(outputs, y=Y, eta=ETA, epsilon=EPSILON):
     """Equation 7 of Ruff et al. (2020), in float64."""
     square = ((np.asarray(outputs, np.float64) - CENTRE.astype(np.float64)) ** 2).sum(-1)
     return np.where(np.asarray(y) == 0, square, eta * (square + epsilon) ** np.asarray(y, np.float64))
-
-
-def gradient(function, at, step=1e-6):
-    found = np.zeros_like(at)
-    for i in np.ndindex(*at.shape):
-        e = np.zeros_like(at)
-        e[i] = step
-        found[i] = (function(at + e) - function(at - e)) / (2 * step)
-    return found
 
 
 def start(families=bdl.families.point, likelihood=LIKELIHOOD):
@@ -62,7 +54,7 @@ def test_loss_and_gradient_are_those_by_hand():
     np.testing.assert_allclose(value(outputs)[:3], -np.array(by_hand), rtol=1e-6)
     np.testing.assert_allclose(value(outputs)[3:6], [0, -ETA * EPSILON, -ETA / EPSILON], rtol=1e-6)
     slope = jax.jit(jax.grad(lambda outputs: value(outputs).sum()))(jnp.asarray(outputs))
-    by_hand = gradient(lambda o: -losses(o, labels[:3]).sum(), outputs[:3].astype(np.float64))
+    by_hand = gradient(lambda o: -losses(o, labels[:3]).sum(), outputs[:3].astype(np.float64), 1e-6)
     np.testing.assert_allclose(slope[:3], by_hand, rtol=1e-5)
     np.testing.assert_array_equal(slope[3:6], 0)
     assert np.isfinite(slope).all()
@@ -79,7 +71,7 @@ def test_a_step_is_that_of_the_loss_with_weight_decay():
     x, w = np.asarray(X, np.float64), np.asarray(LINEAR.params["w"], np.float64)
     decay = 1 / (DATA_SIZE * SIGMA**2)
     objective = lambda w: losses(x @ w).mean() + decay / 2 * (w**2).sum()
-    np.testing.assert_allclose(after.posterior.tree["w"], w - 0.1 * gradient(objective, w), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after.posterior.tree["w"], w - 0.1 * gradient(objective, w, 1e-6), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(info.log_likelihood, -DATA_SIZE * losses(x @ w).mean(), rtol=1e-6)
 
     # Without labels it is Deep SVDD: of a linear network a ridge regression to the centre.

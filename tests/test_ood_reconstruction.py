@@ -10,6 +10,7 @@ import bdl
 from bdl import ood
 from bdl.networks import LatentOutputs
 from tests.arrays import normals
+from tests.linear_vae import exact_params
 
 KEY = jax.random.key(0)
 IMAGES = normals(0, 5, 2, 3, 2)
@@ -81,13 +82,7 @@ class LinearVAE:
 
     @property
     def params(self):
-        precision = 1 + (self.weights**2).sum(0) / self.scale**2
-        to_mean = self.weights / self.scale**2 / precision
-        encoder = np.concatenate([to_mean, np.zeros_like(to_mean)], 1)
-        offset = np.concatenate([-self.bias @ to_mean, -0.5 * np.log(precision)])
-        layers = {"encoder": (encoder, offset), "decoder": (self.weights.T, self.bias)}
-        array = lambda a: jnp.asarray(a, jnp.float32)
-        return {name: {"head": {"kernel": array(k), "bias": array(b)}} for name, (k, b) in layers.items()}
+        return exact_params(self.weights, self.bias, self.scale)
 
 
 POINTS = 2 * normals(1, 12, 4)

@@ -17,6 +17,7 @@ from bdl.ood.training._class_probs import class_log_probs
 from bdl.ood.training._confidence_loss import kl_from_uniform
 from bdl.ood.training._learned_confidence import hinted
 from tests.arrays import normals
+from tests.finite_differences import gradient
 
 N, D, K, RATE, WEIGHT, DATA_SIZE = 5, 2, 3, 0.1, 0.7, 40
 X, Y = normals(0, N, D), jnp.array([0, 2, 1, 1, 0])
@@ -69,15 +70,6 @@ def unsure(f):
 
 def bounded(f, g):
     return (np.maximum(0, energies(f) + 2.0) ** 2).mean() + (np.maximum(0, -1.0 - energies(g)) ** 2).mean()
-
-
-def gradient(loss, w, step=1e-5):
-    found = np.zeros_like(w)
-    for i in np.ndindex(*w.shape):
-        e = np.zeros_like(w)
-        e[i] = step
-        found[i] = (loss(w + e) - loss(w - e)) / (2 * step)
-    return found
 
 
 def log_prior(w):

@@ -16,6 +16,7 @@ import bdl
 from bdl import networks
 from bdl._paths import map_named, named_leaves
 from tests.arrays import normals
+from tests.linear_vae import exact_params
 
 KEY = jax.random.key(0)
 
@@ -245,13 +246,7 @@ class LinearVAE:
 
     @classmethod
     def params(cls) -> dict[str, Any]:
-        precision = 1 + (cls.weights**2).sum(0) / cls.scale**2
-        to_mean = cls.weights / cls.scale**2 / precision
-        encoder = np.concatenate([to_mean, np.zeros_like(to_mean)], 1)
-        offset = np.concatenate([-cls.bias @ to_mean, -0.5 * np.log(precision)])
-        layers = {"encoder": (encoder, offset), "decoder": (cls.weights.T, cls.bias)}
-        array = lambda a: jnp.asarray(a, jnp.float32)
-        return {name: {"head": {"kernel": array(k), "bias": array(b)}} for name, (k, b) in layers.items()}
+        return exact_params(cls.weights, cls.bias, cls.scale)
 
 
 def test_bound_of_the_autoencoder_against_the_closed_form():

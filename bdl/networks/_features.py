@@ -33,13 +33,22 @@ def features(network: Network, where: str | Sequence[str]) -> Network:
         {'Dense_0': (5, 50), 'Dense_1': (5, 20)}
     """
     globs = (where,) if isinstance(where, str) else tuple(where)
-    if not hasattr(network.function, "capture"):
+    if not knows_layers(network.function):
         raise TypeError(
             "features: this network is a function or has features already, and its layers are not known. Let the "
             "function return what you need, or name all layers in one call."
         )
-    function = dataclasses.replace(network.function, capture=True)  # type: ignore[type-var]
-    return dataclasses.replace(network, function=_Features(function, globs))
+    return dataclasses.replace(network, function=_Features(capturing(network.function), globs))
+
+
+def knows_layers(function: Any) -> bool:
+    """Whether the function of a network can return what its layers do."""
+    return hasattr(function, "capture")
+
+
+def capturing(function: Any, capture: bool = True) -> Any:
+    """That function, with outputs that come with those of every layer, by path; one for which `knows_layers`."""
+    return dataclasses.replace(function, capture=capture)
 
 
 @dataclasses.dataclass(frozen=True)

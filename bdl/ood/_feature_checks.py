@@ -83,10 +83,18 @@ def last_layer(name: str, kernel: Any, bias: Any) -> tuple[jax.Array, jax.Array]
             f"{name}: expected the last layer's kernel [D, K] and bias [K], got shapes {shape} and {of_bias}. They are "
             "those of the layer whose outputs are the logits; without a bias pass zeros, of PyTorch pass weight.T."
         )
-    for called, array in (("kernel", kernel), ("bias", bias)):
-        if not is_traced(array) and not np.isfinite(np.asarray(array, np.float32)).all():
-            raise ValueError(f"{name}: expected a finite {called}, got one with NaN or ∞.")
-    return jnp.asarray(kernel).astype(jnp.float32), jnp.asarray(bias).astype(jnp.float32)
+    return finite(name, "kernel", kernel), finite(name, "bias", bias)
+
+
+def finite(name: str, called: str, array: Any) -> jax.Array:
+    """An array of the last layer as float32.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    if not is_traced(array) and not np.isfinite(np.asarray(array, np.float32)).all():
+        raise ValueError(f"{name}: expected a finite {called}, got one with NaN or ∞.")
+    return jnp.asarray(array).astype(jnp.float32)
 
 
 def share(name: str, called: str, value: float) -> float:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bdl._data_checks import is_traced
 from bdl.ood import _feature_checks as checks
 from bdl.ood._class_moments import scatter_root, triangular
 
@@ -78,9 +77,7 @@ def checked_kernel(name: str, kernel: Any, width: int) -> jax.Array:
             f"{name}: expected the last layer's kernel [{width}, K], one row for each feature, got shape {shape}. That "
             'of bdl.ood.random_features is params["head"]["kernel"]; of PyTorch pass weight.T.'
         )
-    if not is_traced(kernel) and not np.isfinite(np.asarray(kernel, np.float32)).all():
-        raise ValueError(f"{name}: expected a finite kernel, got one with NaN or ∞.")
-    return jnp.asarray(kernel).astype(jnp.float32)
+    return checks.finite(name, "kernel", kernel)
 
 
 @jax.jit

@@ -11,6 +11,7 @@ import numpy as np
 
 from bdl._keys import derive
 from bdl.networks._base import Network
+from bdl.networks._features import capturing, knows_layers
 
 _LAYER = "random_features"  # its path in the state, and for `bdl.networks.features`
 _TINY = 1e-6  # beside the variance of one example's features, so that constant ones have a scale
@@ -106,8 +107,8 @@ class _RandomFeatures:
         return bool(getattr(self.body, "takes_key", True))
 
     def __call__(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> tuple[Any, Any]:
-        knows = self.capture and hasattr(self.body, "capture")
-        body = dataclasses.replace(self.body, capture=True) if knows else self.body  # type: ignore[type-var]
+        knows = self.capture and knows_layers(self.body)
+        body = capturing(self.body) if knows else self.body
         features, inner = body(params["body"], state["body"], x, key, train)
         features, layers = features if knows else (features, {})
         found = _fourier(state[_LAYER], features, self.normalise)

@@ -12,6 +12,7 @@ import numpy as np
 from bdl._keys import derive
 from bdl._paths import map_named, named_leaves
 from bdl.networks._base import Network
+from bdl.networks._features import capturing, knows_layers
 from bdl.networks._use import Use
 from bdl.noise import find_uses
 from bdl.ood._unit import unit
@@ -69,7 +70,7 @@ def spectral_norm(key: Any, network: Network, x: Any, *, coefficient: float = 3.
     if not kernels:
         raise ValueError("spectral_norm: none of the network's weights is the kernel of a dense or convolution layer.")
     vectors = {p: _first_vector(derive(key, p), *kernel) for p, kernel in kernels.items()}
-    kind = _CapturingNormalised if hasattr(network.function, "capture") else _Normalised
+    kind = _CapturingNormalised if knows_layers(network.function) else _Normalised
     function = kind(network.function, tuple((p, use) for p, (_, use) in kernels.items()), coefficient, num_iterations)
     state = {"network": network.state, "spectral_norm": vectors}
     return dataclasses.replace(network, function=function, state=state)
@@ -110,7 +111,7 @@ class _CapturingNormalised(_Normalised):
     capture: bool = False
 
     def _inner(self) -> Callable[..., Any]:
-        return dataclasses.replace(self.function, capture=self.capture)  # type: ignore[type-var]
+        return capturing(self.function, self.capture)
 
 
 def _is_kernel(array: jax.Array, use: Use) -> bool:
