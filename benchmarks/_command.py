@@ -52,12 +52,35 @@ def table(rows: dict[str, dict[str, float]], number: str = ".4f") -> str:
     return "\n".join(lines)
 
 
+def settings(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the arguments on which the numbers depend."""
+    return {name: getattr(arguments, name) for name in names}
+
+
 class Results(dict[str, Any]):
     """Results as they come: what `folder/name` has already, and `save()`. Without a folder nothing is kept."""
 
     def __init__(self, folder: Path | None, name: str):
         self.file = folder and folder / name
         super().__init__(json.loads(self.file.read_text()) if self.file and self.file.is_file() else {})
+
+    def has(self, label: str, settings: dict[str, Any]) -> bool:
+        """Whether `label` is there already, so that it need not run; its settings are kept under "settings".
+
+        Ends the program where it was run with others: its numbers would pass for those of these settings.
+        """
+        settings = json.loads(json.dumps(settings))
+        known = self.setdefault("settings", {})
+        if label not in self:
+            known[label] = settings
+        elif label in known and known[label] != settings:
+            changed = {k: v for k, v in settings.items() if k not in known[label] or known[label][k] != v}
+            before = {k: known[label].get(k) for k in changed}
+            raise SystemExit(
+                f"{label}: {self.file} has it with {before}, and this run has {changed}: pass another folder as "
+                "--output, or the same settings."
+            )
+        return label in self
 
     def save(self) -> None:
         if self.file:

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     results["environment"] = environment()
     for name in NETWORKS:
         labels = name, f"{name}, by severity of corruptions"
-        if labels[1] not in results:
+        if not results.has(labels[1], _command.settings(args, "steps", "draws", "shifted", "seed")):
             results.update(zip(labels, study(name, args), strict=True))
             results.save()
         for label in labels:

@@ -199,8 +199,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for part in (4, 2):
             # Every fourth or second image: the sequences are films, whose neighbours look alike.
             jobs[f"{args.models[-1]}, 1/{part}"] = args.models[-1], Images(*(a[::part] for a in images))
+    chosen = "widths", "rate", "learning_rate", "clip", "steps", "draws", "seed", "validation"
+    settings = _command.settings(args, *chosen)
     for label, (name, some) in jobs.items():
-        if label in results:
+        if results.has(label, settings):
             print(f"{label}: already in {results.file}")
             continue
         results[label] = run(name, args, some, test)

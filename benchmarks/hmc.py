@@ -315,6 +315,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for name in args.sets:
         problem = reference.problem(name, args.data)
         print(f"{name}: {len(problem.x)} examples, noise {problem.noise:g}", flush=True)
+        results.has(name, _command.settings(args, "steps", "chains", "warmup", "draws", "elbo_draws", "seed"))
         run_set(problem, args, results.setdefault(name, {}), results.save)
         results.save()
         print(table(results[name]), flush=True)

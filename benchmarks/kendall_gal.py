@@ -241,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     results["environment"] = environment()
     for name in args.studies or STUDIES:
         label = f"{name}, {args.posterior}"
-        if label not in results:
+        if not results.has(label, _command.settings(args, "rate", "steps", "draws", "seed")):
             results[label] = STUDIES[name](args)
             results.save()
         print(f"\n{label}\n\n{_command.table(results[label], '.4g')}", flush=True)

@@ -228,8 +228,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = _arguments(argv)
     results = _command.Results(args.output, "ood.json")
     results["environment"] = environment()
+    settings = _command.settings(args, "seeds", "epochs", "steps", "learning_rate", "draws")
     for name in args.studies or STUDIES:
-        if name in results:
+        if results.has(name, settings):
             print(f"{name}: already in {results.file}")
             continue
         found, errors = None, []
@@ -245,8 +246,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             for method, kinds in found.metrics.items()
         }
         results[name] = {"error": errors, "metrics": rounded}
-        if name != "baseline":
-            results[name]["steps"] = args.steps
         results.save()
         print(
             f"\n## {name}: error {np.mean(errors):.4f}\n\n{found.table('auroc', groups=groups)}\n\n{found}", flush=True

@@ -315,11 +315,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     results = _command.Results(args.output, "solar_flares.json")
     results["environment"] = environment()
     for name in args.studies or STUDIES:
-        if name not in results:
+        if not results.has(name, _command.settings(args, "steps", "width", "draws", "seed")):
             start, processor = time.perf_counter(), time.process_time()
-            results[name] = STUDIES[name](args) | {
-                "settings": {k: getattr(args, k) for k in ("steps", "width", "draws", "seed")}
-            }
+            results[name] = STUDIES[name](args)
             results[name]["seconds"] = time.perf_counter() - start
             results[name]["processor_seconds"] = time.process_time() - processor
             results.save()

@@ -230,6 +230,8 @@ def table(results: dict[str, Any], folder: Path) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, noises in results.items():
+        if name == "settings":
+            continue
         path = folder / f"{name}.gal2018_results.npz"
         reference = _command.arrays(path) if path.is_file() else {}
         for noise, result in noises.items():
@@ -277,12 +279,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if args.fast:
             data |= {k: data[k][:3] for k in ("index_train", "index_test")}
         rates, taus = args.rates or data["dropout_rates"].tolist(), args.taus or data["tau_values"].tolist()
+        results.has(name, _command.settings(args, "rates", "taus", "epochs", "draws", "validation_draws", "seed"))
+        done = results.setdefault(name, {})
         for noise in args.noise:
-            if noise in results.get(name, {}):
+            if noise in done:
                 print(f"{name}, {noise}: already in {results.file}")
                 continue
             print(f"{name}, {noise}: {len(data['index_train'])} splits", flush=True)
-            results.setdefault(name, {})[noise] = run_set(data, noise, rates, taus, args)
+            done[noise] = run_set(data, noise, rates, taus, args)
             results.save()
     print(table(results, args.data))
     return results
