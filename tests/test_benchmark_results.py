@@ -18,9 +18,7 @@ def test_kept_and_not_run_again_with_the_same_settings(load_benchmark, tmp_path)
     assert again.has("plain", settings)
     assert again["plain"] == {"nll": 0.5}
     assert not again.has("both", settings | {"steps": 6})  # another row may have settings of its own
-    with pytest.raises(
-        SystemExit, match=r"study.json has it with {'steps': 5}, and this run has {'steps': 6}"
-    ):
+    with pytest.raises(SystemExit, match=r"study.json has it with {'steps': 5}, and this run has {'steps': 6}"):
         again.has("plain", settings | {"steps": 6})
     assert command.Results(tmp_path, "study.json")["plain"] == {"nll": 0.5}
 
