@@ -98,7 +98,7 @@ def evaluate(
     Raises:
         ValueError: shapes that do not match, probabilities that are none, labels outside the range, numbers that are
             not finite, no example.
-        TypeError: the prediction is none of the above.
+        TypeError: the prediction is none of the above, or the targets are a pair with what was observed of them.
 
     Example:
         >>> import jax.numpy as jnp, bdl
@@ -107,6 +107,11 @@ def evaluate(
         >>> scores["accuracy"].value, round(scores["brier"].value, 3)
         (0.75, 0.35)
     """
+    if isinstance(targets, tuple) and any(np.ndim(part) for part in targets):
+        raise TypeError(
+            f"evaluate: expected the targets as one array, got a tuple of {len(targets)}. For a pair (y, observed) "
+            "pass evaluate(prediction, y, mask=observed)."
+        )
     arrays, rows = _of_classes(prediction, targets, mask) or _of_numbers(prediction, targets, mask)
     scores = Evaluation({name: row.score(arrays, mask) for name, row in rows.items()})
     if key is None:

@@ -147,6 +147,12 @@ def test_as_a_frame(three):
         (np.full((2, 2), 0.5), np.array(["ant", "bee"]), ValueError, "Number the names: np.unique"),
         ("probs", np.zeros(4), TypeError, "expected a prediction of `bdl.predict`"),
         ((np.zeros(2), np.ones(2)), np.array([0, np.nan]), ValueError, "expected finite targets"),
+        (
+            (np.zeros(2), np.ones(2)),
+            (np.zeros(2), np.ones(2, bool)),
+            TypeError,
+            r"evaluate\(prediction, y, mask=observed",
+        ),
     ],
 )
 def test_bad_arguments(prediction, targets, error, message):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, constraints
 
 from bdl._data_checks import check_finite, place
 
@@ -49,7 +49,8 @@ def check_shape(distribution: Distribution, y: Any) -> None:
         elif y.shape == (*expected, 1):
             edit = f" Pass y[{all_axes}, 0]."
         raise ValueError(f"the targets have shape {y.shape}, but the likelihood of the outputs has {expected}.{edit}")
-    if distribution.is_discrete and not (jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool):
+    are_integers = jnp.issubdtype(y.dtype, jnp.integer) or (y.dtype == bool and _is_of_zeros_and_ones(distribution))
+    if distribution.is_discrete and not are_integers:
         raise TypeError(f"this likelihood is over integers, but the targets are {y.dtype}. Pass y.astype(int).")
 
 
@@ -75,7 +76,14 @@ def check_flags(name: str, second: str, distribution: Distribution, flags: Any) 
     """Raise a ValueError where there is not one flag for each element of the targets."""
     expected = tuple(distribution.batch_shape)
     if flags.shape != expected:
-        raise ValueError(f"`{name}`: {second} has shape {flags.shape}, expected {expected}, one for each target.")
+        by_row = bool(expected) and flags.shape == expected[:-1]
+        edit = f" Pass np.repeat({second}[..., None], {expected[-1]}, axis=-1)." if by_row else ""
+        raise ValueError(f"`{name}`: {second} has shape {flags.shape}, expected {expected}, one for each target.{edit}")
+
+
+def _is_of_zeros_and_ones(distribution: Distribution) -> bool:
+    support = distribution.support
+    return getattr(support, "base_constraint", support) is constraints.boolean
 
 
 def _range(support: Any) -> str:
