@@ -12,7 +12,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 import pytest
 
-ROOT = Path(__file__).parent.parent
+import bdl  # noqa: F401 (before pytest imports one file of it, whose name is also that of a function)
+
+ROOT = Path(__file__).parent
 jax.config.update("jax_debug_key_reuse", True)
 # Most of the suite's time is compilation: what has been compiled once is kept, so that the next run takes a third.
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
