@@ -21,7 +21,8 @@ DIR is the folder above `uci`, `mnist`, `notmnist`, `fashion_mnist` and `cifar10
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from benchmarks._timing import environment
 from benchmarks.uci import part as uci_part
 from benchmarks.uci import read as read_uci
 
+# The rows of a study: a label and what computes it, so that rows which are there already need not be run again.
+Rows = Iterator[tuple[str, Callable[[], dict[str, float]]]]
 CLASSES, SWAPPED, SHARE = 10, (0, 6), 0.2
 
 # Likelihood and outputs of either kind of classification.
@@ -75,25 +78,24 @@ def _split(inside: Any, outside: Any, epistemic: Callable[[Any], Any]) -> dict[s
     return found
 
 
-def regression(args: argparse.Namespace) -> dict[str, Any]:
+def regression(args: argparse.Namespace) -> Rows:
     """Table 3 for a regression; variances in the square of the standardised target's unit."""
     data = uci_part(read_uci(args.data / "uci", "power-plant"), validation=False)
     x, y, x_new, y_new = (a[0] for a in (data.x, data.y, data.x_new, data.y_new))
     direction = np.random.default_rng(args.seed).normal(size=x_new.shape)
     far = (x_new + 4 * direction / np.linalg.norm(direction, axis=1, keepdims=True)).astype(np.float32)
-    rows = {}
-    for share in (4, 2, 1):
+
+    def row(count: int) -> dict[str, float]:
         network = bdl.networks.mlp(jax.random.key(args.seed), x[:1], 2, widths=(50, 50))
         chosen = families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
-        count = len(x) // share
-        fitted = fit(
-            network, bdl.likelihoods.HeteroscedasticNormal(), chosen, x[:count], y[:count], args, 6 * args.steps
-        )
-        found = predict(fitted, x_new, args)
-        rows[str(count)] = {"rmse": float(np.sqrt(np.mean((found.mean - y_new) ** 2)))} | _split(
-            found, predict(fitted, far, args), lambda p: p.epistemic
-        )
-    return rows
+        likelihood = bdl.likelihoods.HeteroscedasticNormal()
+        fitted = fit(network, likelihood, chosen, x[:count], y[:count], args, 6 * args.steps)
+        found, outside = (predict(fitted, inputs, args) for inputs in (x_new, far))
+        rmse = float(np.sqrt(np.mean((found.mean - y_new) ** 2)))
+        return {"rmse": rmse} | _split(found, outside, lambda p: p.epistemic)
+
+    for share in (4, 2, 1):
+        yield str(len(x) // share), partial(row, len(x) // share)
 
 
 def _lenet(x: np.ndarray, args: argparse.Namespace, heads: int) -> tuple[Any, dict[str, Any]]:
@@ -101,25 +103,27 @@ def _lenet(x: np.ndarray, args: argparse.Namespace, heads: int) -> tuple[Any, di
     return network, families(args, ["Dense_1/kernel", "head/kernel"], "head/*")
 
 
-def digits(args: argparse.Namespace) -> dict[str, Any]:
+def digits(args: argparse.Namespace) -> Rows:
     """Table 3 for a classification: expected entropy in nats, and the variance of the logits."""
     data = _command.arrays(args.data / "mnist/mnist.npz")
     x, y = _command.grey_images(data["x_train"]), data["y_train"].astype(np.int32)
     x_new, y_new = _command.grey_images(data["x_test"]), data["y_test"]
     others = _command.arrays(args.data / "notmnist/notmnist_t10k.npz")
     far = _command.grey_images(next(a for a in others.values() if a.ndim >= 2 and a[0].size == 784))
-    rows = {}
-    for count in (2_500, 5_000, 10_000):
+
+    def row(count: int) -> dict[str, float]:
         likelihood, heads = KINDS["heteroscedastic"]
         network, chosen = _lenet(x, args, heads)
         fitted = fit(network, likelihood, chosen, x[:count], y[:count], args, args.steps)
         found, outside = (predict(fitted, inputs, args) for inputs in (x_new, far))
-        rows[str(count)] = (
+        return (
             {"error": float(np.mean(np.argmax(found.probs, 1) != y_new))}
             | _split(found, outside, lambda p: p.logit_variance)
             | {"information_in": float(found.epistemic.mean()), "information_out": float(outside.epistemic.mean())}
         )
-    return rows
+
+    for count in (2_500, 5_000, 10_000):
+        yield str(count), partial(row, count)
 
 
 def _confused(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -130,20 +134,20 @@ def _confused(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.where(swap, other, labels).astype(np.int32)
 
 
-def labels(args: argparse.Namespace) -> dict[str, Any]:
+def labels(args: argparse.Namespace) -> Rows:
     """Label noise in two classes: what the noise model makes of it."""
     data = _command.arrays(args.data / "fashion_mnist/fashion_mnist.npz")
     x, y = _command.grey_images(data["x_train"][:10_000]), _confused(data["y_train"][:10_000], 0)
     x_new, true = _command.grey_images(data["x_test"]), data["y_test"].astype(np.int32)
     noisy = _confused(true, 1)
     two = np.isin(true, SWAPPED)
-    rows = {}
-    for name, (likelihood, heads) in KINDS.items():
+
+    def row(likelihood: Any, heads: int) -> dict[str, float]:
         network, chosen = _lenet(x, args, heads)
         found = predict(fit(network, likelihood, chosen, x, y, args, args.steps), x_new, args)
         probs = np.asarray(found.probs)
-        nll = lambda given, probs=probs: float(-np.log(probs[np.arange(len(given)), given] + 1e-30).mean())
-        rows[name] = {
+        nll = lambda given: float(-np.log(probs[np.arange(len(given)), given] + 1e-30).mean())
+        return {
             "nll": nll(noisy),
             "nll_true_labels": nll(true),
             "error_true_labels": float(np.mean(probs.argmax(1) != true)),
@@ -151,7 +155,9 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
             "aleatoric_confused": float(np.mean(found.aleatoric[two])),
             "aleatoric_others": float(np.mean(found.aleatoric[~two])),
         }
-    return rows
+
+    for name, kind in KINDS.items():
+        yield name, partial(row, *kind)
 
 
 def _photographs(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
@@ -171,17 +177,17 @@ def _resnet(kind: str, args: argparse.Namespace, x: np.ndarray, y: np.ndarray, x
     return predict(fit(network, likelihood, chosen, x, np.tile(y.astype(np.int32), 2), args, args.steps), x_new, args)
 
 
-def humans(args: argparse.Namespace) -> dict[str, Any]:
+def humans(args: argparse.Namespace) -> Rows:
     """Expected entropy against the entropy of what people say."""
     x, y, x_new, true = _photographs(args)
     counts = _command.arrays(args.data / "cifar10" / "cifar10h_counts.npz")["counts"]
     people = counts / counts.sum(1, keepdims=True)
     entropy = -np.sum(people * np.log(np.maximum(people, 1e-12)), 1)
-    rows = {}
-    for kind in KINDS:
+
+    def row(kind: str) -> dict[str, float]:
         found = _resnet(kind, args, x, y, x_new)
         probs = np.asarray(found.probs)
-        rows[kind] = {
+        return {
             "error": float(np.mean(probs.argmax(1) != true)),
             "rank_correlation_aleatoric": float(spearmanr(found.aleatoric, entropy).statistic),
             "rank_correlation_epistemic": float(spearmanr(found.epistemic, entropy).statistic),
@@ -190,27 +196,31 @@ def humans(args: argparse.Namespace) -> dict[str, Any]:
             "cross_entropy_to_people": float(-(people * np.log(probs + 1e-30)).sum(1).mean()),
             "ece": float(bdl.metrics.expected_calibration_error(probs, true)),
         }
-    return rows
+
+    for kind in KINDS:
+        yield kind, partial(row, kind)
 
 
-def annotators(args: argparse.Namespace) -> dict[str, Any]:
+def annotators(args: argparse.Namespace) -> Rows:
     """Aleatoric uncertainty against the rate at which those who labelled the training images were wrong."""
     x, y, x_new, true = _photographs(args)
     labels = _command.arrays(args.data / "cifar10" / "cifar10n_train_labels.npz")
-    rows = {}
-    for name in ("clean", "aggre", "random", "worse"):
+
+    def row(name: str) -> dict[str, float]:
         given = labels[f"{name}_label{'1' * (name == 'random')}"][: len(y)]
         found = _resnet("heteroscedastic", args, x, given, x_new)
         probs, aleatoric, wrong = np.asarray(found.probs), np.asarray(found.aleatoric), given != y
         by_class = [[a[of == k].mean() for k in range(CLASSES)] for a, of in ((aleatoric, true), (wrong, y))]
-        rows[name] = {
+        return {
             "noise_rate": float(wrong.mean()),
             "error_true_labels": float(np.mean(probs.argmax(1) != true)),
             "one_minus_confidence": float(np.mean(1 - probs.max(1))),
             "mean_aleatoric": float(aleatoric.mean()),
             "rank_correlation_of_classes": float(spearmanr(*by_class).statistic) if wrong.any() else np.nan,
         }
-    return rows
+
+    for name in ("clean", "aggre", "random", "worse"):
+        yield name, partial(row, name)
 
 
 STUDIES = {"regression": regression, "digits": digits, "labels": labels, "humans": humans, "annotators": annotators}
@@ -235,15 +245,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run what the command line asks for, save after every study, print the tables."""
+    """Run what the command line asks for, save after every row, print the tables."""
     args = _arguments(argv)
     results = _command.Results(args.output, "kendall_gal.json")
     results["environment"] = environment()
     for name in args.studies or STUDIES:
         label = f"{name}, {args.posterior}"
-        if not results.has(label, _command.settings(args, "rate", "steps", "draws", "seed")):
-            results[label] = STUDIES[name](args)
-            results.save()
+        results.has(label, _command.settings(args, "rate", "steps", "draws", "seed"))
+        rows = results.setdefault(label, {})
+        for row, compute in STUDIES[name](args):
+            if row not in rows:
+                rows[row] = compute()
+                results.save()
         print(f"\n{label}\n\n{_command.table(results[label], '.4g')}", flush=True)
     return results
 
