@@ -11,11 +11,13 @@
 All have the same trunk, initial weights, batches and steps: as in the paper first on crops, which are quarters here,
 then on whole images, with their mirror images and in batches of 8, by Adam with a cosine-decayed learning rate.
 Void pixels count nowhere. Settings are chosen by the scores on the validation images, which are kept beside those on
-the test images. The columns: mean intersection
-over union of the 11 classes, accuracy, negative log-likelihood per pixel in nats, expected calibration error (15 bins),
-and the precision of the pixels that are left when the most uncertain half is removed, by predictive entropy. Then, as
-in the paper's Table 3, the mean expected entropy (aleatoric) and the variance over draws of the logits (epistemic), on
-the test images and on images of another kind: CIFAR-10's, magnified to the same size.
+the test images.
+
+The columns: mean intersection over union of the 11 classes, accuracy, negative log-likelihood per pixel in nats,
+expected calibration error (15 bins), and the precision of the pixels that are left when the most uncertain half is
+removed, by predictive entropy. Then, as in the paper's Table 3, the mean expected entropy (aleatoric) and the variance
+over draws of the logits (epistemic), on the test images and on images of another kind: CIFAR-10's, magnified to the
+same size.
 
 DIR holds camvid_120x90.npz with x_train, x_val, x_test [N, 90, 120, 3] and labels y_train, y_val, y_test, of which 11
 is void; the folder beside it `cifar10/cifar10_test.npz`. Neither may be copied into this repository.
