@@ -74,8 +74,8 @@ class Results(dict[str, Any]):
         if label not in self:
             known[label] = settings
         elif label in known and known[label] != settings:
-            changed = {k: v for k, v in settings.items() if k not in known[label] or known[label][k] != v}
-            before = {k: known[label].get(k) for k in changed}
+            keys = [k for k in known[label] | settings if known[label].get(k) != settings.get(k)]
+            before, changed = ({k: given.get(k) for k in keys} for given in (known[label], settings))
             raise SystemExit(
                 f"{label}: {self.file} has it with {before}, and this run has {changed}: pass another folder as "
                 "--output, or the same settings."

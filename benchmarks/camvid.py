@@ -24,7 +24,6 @@ is void; the folder beside it `cifar10/cifar10_test.npz`. Neither may be copied 
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -72,10 +71,6 @@ def build(name: str, args: argparse.Namespace, images: Images) -> tuple[Any, Any
     noisy, random = name in ("aleatoric", "both"), name in ("epistemic", "both")
     heads = 2 * CLASSES if noisy else CLASSES
     network = bdl.networks.unet(jax.random.key(args.seed), images.x[:1], heads, widths=args.widths)
-    if noisy:
-        # A standard deviation of 1 at the start would drown the logits of classes that are rare.
-        head = network.params["head"] | {"bias": network.params["head"]["bias"].at[CLASSES:].set(args.log_variance)}
-        network = dataclasses.replace(network, params=network.params | {"head": head})
     likelihood = bdl.likelihoods.HeteroscedasticCategorical(10) if noisy else bdl.likelihoods.Categorical()
     model = bdl.Model(network, bdl.likelihoods.masked(likelihood, void=VOID))
     families: Any = bdl.families.point
@@ -191,7 +186,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
     parser.add_argument("--sizes", action="store_true", help="the last model on 1/4 and 1/2 of the images as well")
     parser.add_argument("--widths", type=int, nargs="+", default=(16, 32, 64), help="channels, default: %(default)s")
-    parser.add_argument("--log-variance", type=float, default=-4.0, help="of the logits' noise, at the start")
     parser.add_argument("--rate", type=float, default=0.05, help="of dropout, default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="default: %(default)s")
     parser.add_argument("--clip", type=float, default=1e6, help="norm of the gradient, default: %(default)s")
@@ -220,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for part in (4, 2):
             # Every fourth or second image: the sequences are films, whose neighbours look alike.
             jobs[f"{args.models[-1]}, 1/{part}"] = args.models[-1], Images(*(a[::part] for a in images))
-    chosen = "widths", "log_variance", "rate", "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"
+    chosen = "widths", "rate", "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"
     settings = _command.settings(args, *chosen)
     for label, (name, some) in jobs.items():
         if results.has(label, settings):
