@@ -73,14 +73,19 @@ class Results(dict[str, Any]):
         known = self.setdefault("settings", {})
         if label not in self:
             known[label] = settings
-        elif label in known and known[label] != settings:
-            keys = [k for k in known[label] | settings if known[label].get(k) != settings.get(k)]
-            before, changed = ({k: given.get(k) for k in keys} for given in (known[label], settings))
+        elif label in known:
+            self.check_same(label, known[label], settings)
+        return label in self
+
+    def check_same(self, label: str, known: dict[str, Any], settings: dict[str, Any]) -> None:
+        """End the program where `label`, which is there, was run with other settings than these."""
+        keys = [k for k in known | settings if known.get(k) != settings.get(k)]
+        if keys:
+            before, changed = ({k: given.get(k) for k in keys} for given in (known, settings))
             raise SystemExit(
                 f"{label}: {self.file} has it with {before}, and this run has {changed}: pass another folder as "
                 "--output, or the same settings."
             )
-        return label in self
 
     def save(self) -> None:
         if self.file:

@@ -130,9 +130,7 @@ def run(name: str, args: argparse.Namespace, images: Images, validation: Images,
 
     start = time.perf_counter()
     prediction = predict(test.x)
-    result = scores(np.asarray(prediction.probs), np.asarray(prediction.entropy), test.y)
-    held_out = predict(validation.x)
-    result["validation"] = scores(np.asarray(held_out.probs), np.asarray(held_out.entropy), validation.y)
+    result = scores(prediction, test.y) | {"validation": scores(predict(validation.x), validation.y)}
     result |= {"images": len(images.x), "train_seconds": seconds, "predict_seconds": time.perf_counter() - start}
     result["in_data"] = split(prediction, test.y != VOID)
     strange = others(args.data, len(test.x))
@@ -142,8 +140,9 @@ def run(name: str, args: argparse.Namespace, images: Images, validation: Images,
     return result
 
 
-def scores(probs: np.ndarray, uncertainty: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def scores(prediction: Any, labels: np.ndarray) -> dict[str, Any]:
     """What is reported of the pixels that have a label; `precision` when 0 %, 10 %, ... 90 % of them are removed."""
+    probs, uncertainty = np.asarray(prediction.probs), np.asarray(prediction.entropy)
     seen = labels != VOID
     confusion = bdl.metrics.confusion_matrix(probs, labels, mask=seen)
     iou = np.asarray(bdl.metrics.iou(confusion, undefined=np.nan))

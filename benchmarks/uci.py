@@ -160,13 +160,24 @@ def run_part(key: Any, part: Part, rates: Any, scales: Any, *, num_samples: int,
     return Scores(rmse, log_likelihood, (middle - start, time.perf_counter() - middle))
 
 
+def _settings(
+    data: dict[str, np.ndarray], noise: str, rates: Any, taus: Any, args: argparse.Namespace
+) -> dict[str, Any]:
+    """On what the numbers of `run_set` depend, beside the data."""
+    return {
+        "rates": list(map(float, rates)),
+        "taus": list(map(float, taus)) if noise == "grid" else None,
+        "epochs": args.epochs or 100 * int(data["n_epochs"][0]),
+    } | _command.settings(args, "draws", "validation_draws", "seed")
+
+
 def run_set(data: dict[str, np.ndarray], noise: str, rates: Any, taus: Any, args: argparse.Namespace) -> dict[str, Any]:
     """The whole protocol on one set: what was chosen in each split, and how it did on the test part."""
     validation, test = part(data, validation=True), part(data, validation=False)
     splits = len(test.x)
     how = {"noise": noise, "hidden": int(data["n_hidden"][0])}
-    epochs = args.epochs or 100 * int(data["n_epochs"][0])
-    steps = lambda part: max(1, round(epochs * part.x.shape[1] / BATCH))
+    settings = _settings(data, noise, rates, taus, args)
+    steps = lambda part: max(1, round(settings["epochs"] * part.x.shape[1] / BATCH))
     if noise != "grid":
         taus = [0.0]  # the noise starts at the size of the targets
     scales = lambda part: 1 / (np.sqrt(taus) * part.unit[:, None]) if noise == "grid" else np.ones((splits, 1))
@@ -203,14 +214,7 @@ def run_set(data: dict[str, np.ndarray], noise: str, rates: Any, taus: Any, args
         "processor_seconds": time.process_time() - start,
         "fits_validation": grid.rmse.size,
         "steps": [steps(validation), steps(test)],
-        "settings": {
-            "rates": rates.tolist(),
-            "taus": list(map(float, taus)) if noise == "grid" else None,
-            "epochs": epochs,
-            "draws": args.draws,
-            "validation_draws": args.validation_draws,
-            "seed": args.seed,
-        },
+        "settings": settings,
         "environment": environment(),
     }
     rmse, log_likelihood = (_mean(result[k]) for k in ("rmse", "log_likelihood"))
@@ -230,8 +234,6 @@ def table(results: dict[str, Any], folder: Path) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, noises in results.items():
-        if name == "settings":
-            continue
         path = folder / f"{name}.gal2018_results.npz"
         reference = _command.arrays(path) if path.is_file() else {}
         for noise, result in noises.items():
@@ -279,10 +281,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if args.fast:
             data |= {k: data[k][:3] for k in ("index_train", "index_test")}
         rates, taus = args.rates or data["dropout_rates"].tolist(), args.taus or data["tau_values"].tolist()
-        results.has(name, _command.settings(args, "rates", "taus", "epochs", "draws", "validation_draws", "seed"))
         done = results.setdefault(name, {})
         for noise in args.noise:
             if noise in done:
+                results.check_same(
+                    f"{name}, {noise}", done[noise]["settings"], _settings(data, noise, rates, taus, args)
+                )
                 print(f"{name}, {noise}: already in {results.file}")
                 continue
             print(f"{name}, {noise}: {len(data['index_train'])} splits", flush=True)
