@@ -166,3 +166,9 @@ for draw in (lambda key: _random.normal(key, shape), lambda key: _random.bernoul
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("draw", [jax.random.normal, jax.random.uniform])
+def test_a_row_that_is_folded_has_the_numbers_of_the_array(key, draw):
+    shape = 2, 3, 1, 5
+    np.testing.assert_array_equal(_random.flat(draw, key, shape), draw(jax.random.clone(key), shape))

@@ -11,6 +11,7 @@ import numpy as np
 
 from bdl._data_checks import is_traced
 from bdl._keys import check_key, derive
+from bdl._random import flat
 
 # The parameters of Hendrycks and Dietterich (2019), of severities 1 to 5: for images of 32 × 32 and of 224 × 224.
 _TABLES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -149,7 +150,7 @@ def _corrupt(key: jax.Array, images: jax.Array, parameter: Any, apply: Any) -> j
 
 
 def _gaussian_noise(key: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
-    return x + c * jax.random.normal(key, x.shape)
+    return x + c * flat(jax.random.normal, key, x.shape)
 
 
 def _shot_noise(key: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
@@ -157,12 +158,12 @@ def _shot_noise(key: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
 
 
 def _impulse_noise(key: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
-    u = jax.random.uniform(key, x.shape)
+    u = flat(jax.random.uniform, key, x.shape)
     return jnp.where(u < 0.5 * c, 0.0, jnp.where(u < c, 1.0, x))
 
 
 def _speckle_noise(key: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
-    return x + c * x * jax.random.normal(key, x.shape)
+    return x + c * x * flat(jax.random.normal, key, x.shape)
 
 
 def _brightness(key: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:

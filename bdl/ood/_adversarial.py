@@ -12,6 +12,7 @@ import numpy as np
 from bdl._convolutions import fast_images
 from bdl._data_checks import is_traced
 from bdl._keys import check_key, derive
+from bdl._random import flat
 from bdl.ood._through import as_function
 from bdl.ood._unit import unit
 
@@ -195,9 +196,9 @@ def _into_ball(change: jax.Array, epsilon: jax.Array, norm: Norm) -> jax.Array:
 def _in_unit_ball(key: jax.Array, shape: tuple[int, ...], norm: Norm) -> jax.Array:
     """Places that are uniform in the unit ball of each example."""
     if norm == "inf":
-        return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+        return 2 * flat(jax.random.uniform, key, shape) - 1
     radius = jax.random.uniform(derive(key, "radius"), (shape[0], *[1] * (len(shape) - 1)))
-    direction = unit(jax.random.normal(derive(key, "direction"), shape), range(1, len(shape)))
+    direction = unit(flat(jax.random.normal, derive(key, "direction"), shape), range(1, len(shape)))
     return direction * radius ** (1 / max(math.prod(shape[1:]), 1))
 
 

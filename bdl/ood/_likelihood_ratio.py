@@ -204,9 +204,11 @@ def _is_of(bound: np.ndarray, dtype: Any) -> bool:
 @jax.jit
 def _perturbed(key: jax.Array, x: jax.Array, rate: Any, low: jax.Array, high: jax.Array) -> jax.Array:
     which, what = derive(key, "which"), derive(key, "what")
-    low, high = (jnp.broadcast_to(a, x.shape) for a in (low, high))
+    # As one long row, for the sake of the compiler: see `flat` in bdl/_random.py.
+    row = x.reshape(-1)
+    low, high = (jnp.broadcast_to(a, x.shape).reshape(-1) for a in (low, high))
     if jnp.issubdtype(x.dtype, jnp.integer):
-        drawn = jax.random.randint(what, x.shape, low.astype(jnp.int32), high.astype(jnp.int32) + 1).astype(x.dtype)
+        drawn = jax.random.randint(what, row.shape, low.astype(jnp.int32), high.astype(jnp.int32) + 1).astype(x.dtype)
     else:
-        drawn = jax.random.uniform(what, x.shape, x.dtype, low, high)
-    return jnp.where(jax.random.bernoulli(which, rate, x.shape), drawn, x)
+        drawn = jax.random.uniform(what, row.shape, x.dtype, low, high)
+    return jnp.where(jax.random.bernoulli(which, rate, row.shape), drawn, row).reshape(x.shape)

@@ -11,6 +11,7 @@ import numpy as np
 
 from bdl._keys import derive
 from bdl._paths import map_named, named_leaves
+from bdl._random import flat
 from bdl.networks._base import Network
 from bdl.networks._features import capturing, knows_layers
 from bdl.networks._use import Use
@@ -121,7 +122,7 @@ def _is_kernel(array: jax.Array, use: Use) -> bool:
 def _first_vector(key: jax.Array, kernel: jax.Array, use: Use) -> jax.Array:
     shape = jax.eval_shape(lambda: _canonical(kernel, use)).shape
     grid = [_grid(size) for size in shape[1:-2]]
-    vector = jax.random.normal(key, (shape[0], 1, *grid, shape[-2]))
+    vector = flat(jax.random.normal, key, (shape[0], 1, *grid, shape[-2]))
     return _iterate_once(kernel, use, vector, _START)[0]
 
 

@@ -1,6 +1,7 @@
 """A generator and a discriminator of images, small enough to train beside a classifier."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,10 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from bdl._keys import derive
+from bdl._random import flat
 from bdl.networks._base import Network
 from bdl.networks._reference import check_images, initialised
 
-_INIT = nn.initializers.normal(0.02)
+
+def _init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    return 0.02 * flat(partial(jax.random.normal, dtype=dtype), key, shape)
 
 
 class Generator(nn.Module):
@@ -34,11 +38,11 @@ class Generator(nn.Module):
         height, width, colours = self.shape
         first, *middle = self.channels
         factor = 2 ** len(self.channels)
-        x = nn.Dense(height // factor * (width // factor) * first, use_bias=False, kernel_init=_INIT)(z)
+        x = nn.Dense(height // factor * (width // factor) * first, use_bias=False, kernel_init=_init)(z)
         x = x.reshape(len(z), height // factor, width // factor, first)
         for channels in (*middle, colours):
             x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
-            x = nn.ConvTranspose(channels, (4, 4), (2, 2), use_bias=channels is colours, kernel_init=_INIT)(x)
+            x = nn.ConvTranspose(channels, (4, 4), (2, 2), use_bias=channels is colours, kernel_init=_init)(x)
         return self.low + (self.high - self.low) * nn.sigmoid(x)
 
 
@@ -55,9 +59,9 @@ class Discriminator(nn.Module):
     def __call__(self, x: Any, train: bool = False) -> Any:
         """The logits."""
         for i, channels in enumerate(self.channels):
-            x = nn.Conv(channels, (4, 4), (2, 2), use_bias=i == 0, kernel_init=_INIT)(x)
+            x = nn.Conv(channels, (4, 4), (2, 2), use_bias=i == 0, kernel_init=_init)(x)
             x = nn.leaky_relu(nn.BatchNorm(not train, momentum=0.9)(x) if i else x, 0.2)
-        return nn.Dense(1, kernel_init=_INIT, name="head")(x.reshape(len(x), -1))[:, 0]
+        return nn.Dense(1, kernel_init=_init, name="head")(x.reshape(len(x), -1))[:, 0]
 
 
 def dcgan(
