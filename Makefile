@@ -31,7 +31,7 @@ demo: $(VENV)/.examples  ## run the regression and the classification example
 	$(RUN) examples/01_regression.py
 	$(RUN) examples/02_classification.py
 
-test: $(VENV)/.test  ## run the tests and the doctests, less the slow ones
+test: $(VENV)/.test  ## run the tests, less the slow ones
 	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.test  ## run the slow tests
@@ -48,9 +48,9 @@ format: $(VENV)/.dev  ## correct the style
 types: $(VENV)/.dev  ## check the types
 	$(RUN) -m mypy
 
-docs: $(VENV)/.dev  ## build the documentation into site/, strictly, and run its code
+docs: $(VENV)/.dev  ## build the documentation into site/, strictly, and run its code and that of the docstrings
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
-	$(RUN) -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/test_docs.py
+	$(RUN) -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/test_docs.py bdl
 
 bench: $(VENV)/.test  ## run the benchmarks and print their table
 	$(RUN) -m benchmarks

@@ -11,7 +11,7 @@ from jax import lax
 import bdl
 from bdl._convolutions import fast_images
 from bdl._equation import open_jaxpr
-from tests.arrays import normals
+from tests.arrays import filled, normals
 
 KEY = jax.random.key(0)
 CHANNELS_LAST = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)
@@ -56,7 +56,7 @@ def test_values_and_gradients_are_the_same_and_axes_in_order():
 def test_a_training_step_has_channels_last():
     x, y = jnp.ones((4, 6, 5, 2)), jnp.zeros(4, jnp.int32)
     module = nn.Sequential([nn.Conv(4, (3, 3), strides=2), nn.relu, nn.Conv(3, (2, 2)), lambda f: f.mean((1, 2))])
-    network = bdl.from_linen(module, module.init(KEY, x))
+    network = filled(module, x)
     model = bdl.Model(network, bdl.likelihoods.Categorical())
     posterior = bdl.variational(network.params, bdl.families.normal(0.1))
     algorithm = bdl.inference.vi(optax.adam(1e-3))

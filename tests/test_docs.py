@@ -11,7 +11,7 @@ BLOCK, OUTPUT = (re.compile(rf"^```{kind}\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 
 # `make test` has the first pages that a newcomer reads, `make docs` has all.
-FIRST = ("README.md", "CONTRIBUTING.md", "index.md")
+FIRST = ("README.md", "CONTRIBUTING.md")
 RUN = [
     pytest.param(page, id=page.stem, marks=[] if page.name in FIRST else [pytest.mark.slow])
     for page in PAGES

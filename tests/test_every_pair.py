@@ -68,7 +68,11 @@ def refusal(family, prior):
     return None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Their rules are those of another family of the table.
+ALIKE = ("normal, per row", "normal, per array", "gaussian_dropout, per row", "drop_connect", "full_normal")
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow if f in ALIKE else ()) for f in FAMILIES])
 def test_under_every_prior(family):
     leaf = FAMILIES[family](ARRAY)
     leaf = leaf.bind(USE) if hasattr(leaf, "bind") else leaf

@@ -41,7 +41,10 @@ def bound(initialiser):
     return bdl.bind(bdl.variational(PARAMS, initialiser), model, X)[0]
 
 
-@pytest.mark.parametrize("name", INITIALISERS)
+@pytest.mark.parametrize(
+    "name",
+    ["batch_ensemble", "masksembles", "rank1_normal", pytest.param("rank1_normal, a mixture", marks=pytest.mark.slow)],
+)
 def test_conformance(name):
     testing.check_family(INITIALISERS[name], num_samples=8000)
     testing.check_posterior(bound(INITIALISERS[name]), PARAMS)
@@ -66,7 +69,9 @@ def test_a_member_is_the_kernel_times_its_factors():
     np.testing.assert_allclose(family.member(1), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["batch_ensemble", "masksembles", "rank1_normal, a mixture"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("batch_ensemble", marks=pytest.mark.slow), "masksembles", "rank1_normal, a mixture"]
+)
 def test_an_example_has_the_same_member_in_every_layer(name):
     posterior = bound(INITIALISERS[name])
     # Factors of the members that cannot be confused: member k multiplies each of the two layers by 10ᵏ.

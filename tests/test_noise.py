@@ -14,14 +14,14 @@ import bdl
 from bdl._family import is_family
 from bdl._paths import map_named
 from bdl.noise import find_uses, local
-from tests.arrays import normals
+from tests.arrays import filled, normals
 
 S = 2000
 FAMILIES = {"dropout": bdl.families.bernoulli_dropout(rate=0.3), "normal": bdl.families.normal(scale=0.1)}
 
 
 def linen(module, x):
-    network = bdl.from_linen(module, module.init(jax.random.key(0), x))
+    network = filled(module, x)
     return lambda p, x: network.apply(p, network.state, x)[0], network.params, x
 
 
@@ -154,6 +154,7 @@ ALIKE = {
     "ConvTranspose",
     "LSTMCell, reversed",
     "GRUCell",
+    "NNX Linear",
     "NNX Conv",
     "NNX LSTM",
     "NNX attention",

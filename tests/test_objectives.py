@@ -124,7 +124,7 @@ def test_the_terms_say_which_divergence_was_drawn():
     assert bdl.elbo(key, WIDE, model, data, num_data=N).monte_carlo == ()
     assert bdl.elbo(key, WIDE, heavy, data, num_data=N).monte_carlo == ("w",)
     values = {
-        noise: jax.vmap(lambda k, n=noise: bdl.elbo(k, WIDE, heavy, data, num_data=N, noise=n).kl)(
+        noise: jax.jit(jax.vmap(lambda k, n=noise: bdl.elbo(k, WIDE, heavy, data, num_data=N, noise=n).kl))(
             jax.random.split(jax.random.clone(key), 2000)
         )
         for noise in ("local", "shared")

@@ -18,7 +18,7 @@ from bdl._paths import named_leaves
 from bdl.metrics import detection
 from bdl.ood.training import DeepSAD, deep_sad_centre, expected_distance
 from bdl.ood.training._collapse import added_arrays, is_bounded
-from tests.arrays import normals
+from tests.arrays import filled, normals
 from tests.finite_differences import gradient
 
 KEY = jax.random.key(0)
@@ -190,22 +190,17 @@ class Normalised(nn.Module):
 IMAGES = normals(4, 3, 4, 4, 1)
 
 
-def filled(module, x=IMAGES):
-    """The network with weights that cost no compilation."""
-    shapes, rng = jax.eval_shape(module.init, KEY, x), np.random.default_rng(5)
-    draw = lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype)
-    state = jax.tree.map(lambda a: jnp.asarray(np.ones(a.shape), a.dtype), shapes)
-    return bdl.from_linen(module, {**state, "params": jax.tree.map(draw, shapes["params"])})
-
-
 FUNCTION = bdl.network(lambda p, x: jax.nn.relu(x * p["w"] * p["s"] - p["t"]), dict.fromkeys("wst", jnp.ones(1)))
 NETWORKS = {
-    "mlp": (filled(networks.MLP(2)), ["Dense_0/bias", "head/bias"]),
-    "mlp without": (filled(networks.MLP(2, use_bias=False)), []),
-    "lenet": (filled(networks.LeNet(2)), [f"{n}/bias" for n in ("Conv_0", "Conv_1", "Dense_0", "Dense_1", "head")]),
-    "lenet without": (filled(networks.LeNet(2, use_bias=False)), []),
-    "shift": (filled(Normalised(shift=True)), ["BatchNorm_0/bias"]),
-    "scale": (filled(Normalised(shift=False)), []),
+    "mlp": (filled(networks.MLP(2), IMAGES), ["Dense_0/bias", "head/bias"]),
+    "mlp without": (filled(networks.MLP(2, use_bias=False), IMAGES), []),
+    "lenet": (
+        filled(networks.LeNet(2), IMAGES),
+        [f"{n}/bias" for n in ("Conv_0", "Conv_1", "Dense_0", "Dense_1", "head")],
+    ),
+    "lenet without": (filled(networks.LeNet(2, use_bias=False), IMAGES), []),
+    "shift": (filled(Normalised(shift=True), IMAGES), ["BatchNorm_0/bias"]),
+    "scale": (filled(Normalised(shift=False), IMAGES), []),
     "function": (FUNCTION, ["t"]),
 }
 
@@ -223,18 +218,18 @@ def test_numbers_that_are_added_in_a_loop_are_named():
 
 
 def test_networks_that_can_collapse_are_warned_of():
-    biased = filled(networks.MLP(2, ()))
+    biased = filled(networks.MLP(2, ()), IMAGES)
     with pytest.warns(UserWarning, match="adds head/bias whatever the input.*use_bias=False") as caught:
         centre = deep_sad_centre(biased, IMAGES)
     assert caught[0].filename == __file__, "where it was called"
     assert centre.shape == (2,)
     with pytest.warns(UserWarning, match="outputs of the network are bounded"):
-        deep_sad_centre(filled(Normalised(shift=False, activation=True)), IMAGES)
+        deep_sad_centre(filled(Normalised(shift=False, activation=True), IMAGES), IMAGES)
     dead = bdl.network(lambda p, x: jax.nn.relu(x.reshape(3, -1) @ p["w"]), {"w": -jnp.ones((16, 1))})
     assert not is_bounded(dead, lambda n: n.apply(n.params, {}, jnp.abs(IMAGES))[0]), "0 is no bound"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        deep_sad_centre(filled(Normalised(shift=False)), IMAGES)
+        deep_sad_centre(filled(Normalised(shift=False), IMAGES), IMAGES)
 
 
 @pytest.mark.parametrize("name", ["mlp without", "lenet without"])
@@ -252,7 +247,7 @@ def test_networks_without_biases_take_nothing_to_nothing(name):
 def test_weights_may_come_from_an_autoencoder():
     encoder = networks.MLP(4, (5,), use_bias=False)
     module = networks.Autoencoder(encoder, networks.MLP(IMAGES.shape[1:], (5,)))
-    whole = filled(module)
+    whole = filled(module, IMAGES)
     network = bdl.from_linen(encoder, {"params": whole.params["encoder"]})
     codes = module.apply({"params": whole.params}, IMAGES, method=lambda m, x: m.encoder(x))
     centre = deep_sad_centre(network, IMAGES, margin=1e-6)

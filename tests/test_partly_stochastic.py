@@ -10,7 +10,7 @@ import pytest
 from jax.extend import core
 
 import bdl
-from tests.arrays import normals
+from tests.arrays import filled, normals
 
 key = jax.random.key(0)
 X = normals(1, 6, 5)
@@ -28,7 +28,7 @@ class Adapted(nn.Module):
 
 
 MODULE = Adapted()
-NETWORK = bdl.from_linen(MODULE, MODULE.init(key, X))
+NETWORK = filled(MODULE, X)
 MODEL = bdl.Model(NETWORK, bdl.likelihoods.Normal(scale=0.1))
 PARTS = {
     "last layer": {"head/*": bdl.families.normal(scale=0.3)},

@@ -14,24 +14,11 @@ from flax import nnx
 
 import bdl
 from bdl import networks
-from bdl._paths import map_named, named_leaves
-from tests.arrays import normals
+from bdl._paths import named_leaves
+from tests.arrays import filled, normals
 from tests.linear_vae import exact_params
 
 KEY = jax.random.key(0)
-
-
-def filled(module: nn.Module, x: Any) -> networks.Network:
-    """The network with weights of the right shapes that cost no compilation; scales positive, biases not zero."""
-    shapes = jax.eval_shape(module.init, KEY, x)
-    rng = np.random.default_rng(1)
-
-    def fill(path: str, a: Any) -> jax.Array:
-        fan_in = max(int(np.prod(a.shape[:-1])), 1)
-        values = rng.normal(size=a.shape) * np.sqrt(2 / fan_in) if a.ndim > 1 else 0.3 * rng.random(a.shape)
-        return jnp.asarray(values + (path.split("/")[-1] in ("scale", "var")), a.dtype)
-
-    return bdl.from_linen(module, map_named(fill, shapes))
 
 
 IMAGES, SEQUENCES, ROWS = normals(2, 6, 4, 4, 2), normals(3, 6, 5, 2), normals(4, 6, 3)
@@ -50,7 +37,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 OPTIMIZER = bdl.inference.vi(optax.adam(1e-3))
 
 
-SLOW = ("lenet", "resnet", "resnet, filter response", "unet")
+SLOW = ("lenet", "resnet", "resnet, filter response", "unet", "lstm")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES])

@@ -54,7 +54,6 @@ FAMILIES = {
 }
 QUICK = {
     ("HeteroscedasticNormal", "point"),
-    ("full", "low_rank"),
     ("HeteroscedasticCategorical", "bernoulli_dropout"),
     ("censored", "normal"),
 }
