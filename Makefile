@@ -34,8 +34,9 @@ demo: $(VENV)/.examples  ## run the regression and the classification example
 test: $(VENV)/.test  ## run the tests, less the slow ones
 	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
 
+# Without the cache of compiled programs: XLA can run out of stack where it loads one as large as a residual network's step.
 test-slow: $(VENV)/.test  ## run the slow tests
-	$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 -m slow
+	JAX_ENABLE_COMPILATION_CACHE=false $(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m slow
 
 lint: $(VENV)/.dev  ## check the style
 	$(RUN) -m ruff check
