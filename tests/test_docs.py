@@ -10,16 +10,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK, OUTPUT = (re.compile(rf"^```{kind}\n(.*?)^```$", re.MULTILINE | re.DOTALL) for kind in ("python", "text"))
 
 
-# `make test` has the first pages that a newcomer reads, `make docs` has all.
-FIRST = ("README.md", "CONTRIBUTING.md")
-RUN = [
-    pytest.param(page, id=page.stem, marks=[] if page.name in FIRST else [pytest.mark.slow])
-    for page in PAGES
-    if BLOCK.search(page.read_text())
-]
-
-
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.slow  # for `make docs`
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem)
 def test_blocks_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = page.read_text()

@@ -171,7 +171,7 @@ def test_nested_inputs():
     assert np.isfinite(fitted.history.elbo).all()
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_vmap_over_keys_and_data_equals_single_fits(jit):
     keys, xs = jax.random.split(jax.random.key(7), 3), jnp.stack([X, 2 * X, X + 1])
     run = jax.vmap(lambda key, x: fit(key, data=(x, Y), num_steps=20, validation=(x, Y), evaluate_every=8))

@@ -161,8 +161,28 @@ ALIKE = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in NETWORKS])
+# What stands around a product of them is the same for both families.
+WRAPPED = {
+    "remat",
+    "scan over layers",
+    "custom_vjp",
+    "transposed kernel",
+    "reshape(B * T, D)",
+    "time-major",
+    "vmap inside",
+    "cond and while",
+    "jit inside",
+}
+
+
+def is_quick(name, family):
+    return name not in ALIKE and not (name in WRAPPED and family == "normal")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [pytest.param(n, f, marks=() if is_quick(n, f) else pytest.mark.slow) for n in NETWORKS for f in FAMILIES],
+)
 def test_local_noise_has_the_moments_of_shared_draws(name, family):
     apply, params, x = NETWORKS[name]()
     uses = find_uses(apply, params, x)

@@ -80,7 +80,7 @@ def test_classes_split_into_expected_entropy_and_mutual_information():
     np.testing.assert_allclose(found.standard_error, p.std(0, ddof=1) / 8, rtol=1e-3)
 
 
-@pytest.mark.parametrize("model", [regression, classification])
+@pytest.mark.parametrize("model", [regression, pytest.param(classification, marks=pytest.mark.slow)])
 def test_chunks_batches_and_counts_do_not_change_the_draws(model):
     whole = bdl.predict(KEY, posterior, model, X, num_samples=64, chunk_size=64)
     for chunk in (1, 7):
@@ -340,6 +340,7 @@ def test_eight_devices_give_the_numbers_of_one():
     assert "same" in output
 
 
+@pytest.mark.slow
 def test_the_main_path_lowers_for_every_backend():
     output = in_a_new_process(
         SETTING
