@@ -77,18 +77,18 @@ def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
     return _quantile(_uint16(key, shape)).astype(dtype)
 
 
-def flat(draw: Callable[..., jax.Array], key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`draw(key, shape)`, the same numbers, as one long row that is then folded.
+def flat(draw: Callable[..., jax.Array], key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """`draw(key, shape, dtype)`, the same numbers, as one long row that is then folded.
 
-    For a function of `jax.random` and a shape of four axes: XLA takes a second on a CPU to compile the counters of
-    such a draw, and a tenth of that for those of a row.
+    For a function of `jax.random`, or an initialiser, and a shape of four axes: XLA takes up to a second on a CPU to
+    compile the counters of such a draw, and a tenth of that for those of a row.
 
     Example:
         >>> import jax
         >>> flat(jax.random.normal, jax.random.key(0), (8, 4, 4, 3)).shape
         (8, 4, 4, 3)
     """
-    return draw(key, (math.prod(shape),)).reshape(shape)
+    return draw(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 def _quantile(h: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import bdl.plots
 from bdl._activation_maps import _activation_maps
 from bdl._keys import derive
 from bdl.networks._activation_maps import check_error, with_activation_maps
+from tests.arrays import filled
 
 KEY = jax.random.key(0)
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # to compile
@@ -79,13 +80,6 @@ class OfNNX(nnx.Module):
         return self.last(nnx.relu(self.conv(x)).mean((1, 2)))
 
 
-def linen(module: nn.Module) -> bdl.networks.Network:
-    """With biases that are not zero, of which only the last one must stand beside the maps."""
-    variables = jax.eval_shape(module.init, KEY, X)
-    rng = np.random.default_rng(1)
-    return bdl.from_linen(module, jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), variables))
-
-
 def convolved(params: Any, x: Any) -> np.ndarray:
     """relu(conv(x)) in float64, by hand."""
     kernel, x = np.asarray(params["kernel"], np.float64), np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
@@ -112,7 +106,7 @@ def pick(outputs: Any) -> Any:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda m=m: linen(m) for m in (Plain(), AveragePool(), Flattened(), OneByOne(), Pair())]
+    [lambda m=m: filled(m, X) for m in (Plain(), AveragePool(), Flattened(), OneByOne(), Pair())]
     + [lambda: bdl.from_nnx(OfNNX(nnx.Rngs(1)))],
     ids=["plain", "average pool", "flattened", "one by one", "pair", "nnx"],
 )
@@ -142,7 +136,7 @@ def test_half_precision_is_told_from_another_end():
             x = nn.relu(nn.Conv(5, (3, 3), name="conv", dtype=jnp.bfloat16)(x)).mean((1, 2))
             return nn.Dense(CLASSES, name="last", dtype=jnp.bfloat16)(x)
 
-    network = linen(Half())
+    network = filled(Half(), X)
     found = of_one_draw(network)
     check_error(float(found.error))
     expected = by_hand(network.params, X)
@@ -150,7 +144,7 @@ def test_half_precision_is_told_from_another_end():
 
 
 POSTERIORS = {"*/kernel": bdl.families.bernoulli_dropout(rate=0.3), "last/bias": bdl.families.normal(scale=0.2)}
-MODEL = linen(Plain())
+MODEL = filled(Plain(), X)
 POSTERIOR, MODEL = bdl.bind(
     bdl.variational(MODEL.params, POSTERIORS), bdl.Model(MODEL, bdl.likelihoods.Categorical()), X
 )
@@ -176,10 +170,7 @@ def test_moments_over_the_draws_of_predict():
 
 def test_upsampling_is_linear_and_of_each_draw():
     strided = bdl.networks.ResNet(CLASSES, 8, 2, norm="none")
-    variables = jax.eval_shape(strided.init, KEY, X)
-    rng = np.random.default_rng(2)
-    weights = jax.tree.map(lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype), variables)
-    network = bdl.from_linen(strided, weights)
+    network = filled(strided, X)
     sized = with_activation_maps(network, None, None, X.shape[1:3])
     small, (large, _) = quickly(lambda: (of_one_draw(network), sized.apply(network.params, {}, X)))
     assert small.maps.shape == (3, 1, 2, CLASSES)
@@ -197,7 +188,7 @@ def test_a_network_with_dropout_of_its_own_has_the_masks_of_predict():
             x = nn.Dropout(0.4, deterministic=True)(nn.relu(nn.Conv(5, (3, 3), name="conv")(x)))
             return nn.Dense(CLASSES, name="last")(nn.Dropout(0.4, deterministic=True)(x.mean((1, 2))))
 
-    network = bdl.networks.stochastic(linen(Dropped()))
+    network = bdl.networks.stochastic(filled(Dropped(), X))
     weights, model = bdl.variational(network.params, {}), bdl.Model(network, bdl.likelihoods.Categorical())
     maps = quickly(lambda: bdl.activation_maps(KEY, weights, model, X, num_samples=3))
     keys = [derive(derive(KEY, "predict", s), "network") for s in range(3)]
@@ -208,7 +199,7 @@ def test_a_network_with_dropout_of_its_own_has_the_masks_of_predict():
 
 
 def test_members_are_enumerated_and_points_have_no_spread():
-    network = linen(Plain())
+    network = filled(Plain(), X)
     model = bdl.Model(network, bdl.likelihoods.Categorical())
     one = bdl.activation_maps(KEY, bdl.variational(network.params, {}), model, X)
     np.testing.assert_allclose(one.mean, by_hand(network.params, X), rtol=1e-4, atol=1e-4)
@@ -254,12 +245,12 @@ class Ends(nn.Module):
 def test_other_ends_are_refused(end):
     """Maps of them would be pictures without meaning."""
     with pytest.raises(ValueError, match="the mean over all pixels and one dense layer") as error:
-        check_error(float(of_one_draw(linen(Ends(end))).error))
+        check_error(float(of_one_draw(filled(Ends(end), X)).error))
     assert "Pass logits=" in str(error.value)
 
 
 def test_the_check_runs_where_it_can():
-    network = linen(Ends("softmax"))
+    network = filled(Ends("softmax"), X)
     weights, model = bdl.variational(network.params, {}), bdl.Model(network, bdl.likelihoods.Categorical())
     with pytest.raises(ValueError, match=re.escape("the mean of this one's maps differs from its logits")):
         bdl.activation_maps(KEY, weights, model, X)
@@ -269,7 +260,7 @@ def test_the_check_runs_where_it_can():
 
 
 def test_errors_say_what_to_pass():
-    network = linen(Pair())
+    network = filled(Pair(), X)
     with pytest.raises(ValueError, match=re.escape("such as `lambda outputs: outputs[0]`")):
         of_one_draw(network)
     for classes in ((0, 4), (-1,), ()):
@@ -290,10 +281,7 @@ def test_sequences_have_maps_along_time():
             return nn.Dense(CLASSES, name="last")(nn.tanh(nn.Conv(5, (3,), name="conv")(x)).mean(1))
 
     x = X[:, :, 0]
-    module = Temporal()
-    rng = np.random.default_rng(3)
-    shapes = jax.eval_shape(module.init, KEY, x)
-    network = bdl.from_linen(module, jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), shapes))
+    network = filled(Temporal(), x)
     maps = of_one_draw(network, x).maps
     (_, layers), _ = bdl.networks.features(network, "conv").apply(network.params, {}, x)
     expected = jnp.tanh(layers["conv"]) @ network.params["last"]["kernel"]

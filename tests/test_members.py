@@ -42,8 +42,7 @@ def bound(initialiser):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["batch_ensemble", "masksembles", "rank1_normal", pytest.param("rank1_normal, a mixture", marks=pytest.mark.slow)],
+    "name", [pytest.param(n, marks=pytest.mark.slow if "mixture" in n else ()) for n in INITIALISERS]
 )
 def test_conformance(name):
     testing.check_family(INITIALISERS[name], num_samples=8000)

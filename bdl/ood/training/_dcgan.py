@@ -13,9 +13,7 @@ from bdl._random import flat
 from bdl.networks._base import Network
 from bdl.networks._reference import check_images, initialised
 
-
-def _init(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    return 0.02 * flat(partial(jax.random.normal, dtype=dtype), key, shape)
+_INIT = partial(flat, nn.initializers.normal(0.02))
 
 
 class Generator(nn.Module):
@@ -38,11 +36,11 @@ class Generator(nn.Module):
         height, width, colours = self.shape
         first, *middle = self.channels
         factor = 2 ** len(self.channels)
-        x = nn.Dense(height // factor * (width // factor) * first, use_bias=False, kernel_init=_init)(z)
+        x = nn.Dense(height // factor * (width // factor) * first, use_bias=False, kernel_init=_INIT)(z)
         x = x.reshape(len(z), height // factor, width // factor, first)
         for channels in (*middle, colours):
             x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
-            x = nn.ConvTranspose(channels, (4, 4), (2, 2), use_bias=channels is colours, kernel_init=_init)(x)
+            x = nn.ConvTranspose(channels, (4, 4), (2, 2), use_bias=channels is colours, kernel_init=_INIT)(x)
         return self.low + (self.high - self.low) * nn.sigmoid(x)
 
 
@@ -59,9 +57,9 @@ class Discriminator(nn.Module):
     def __call__(self, x: Any, train: bool = False) -> Any:
         """The logits."""
         for i, channels in enumerate(self.channels):
-            x = nn.Conv(channels, (4, 4), (2, 2), use_bias=i == 0, kernel_init=_init)(x)
+            x = nn.Conv(channels, (4, 4), (2, 2), use_bias=i == 0, kernel_init=_INIT)(x)
             x = nn.leaky_relu(nn.BatchNorm(not train, momentum=0.9)(x) if i else x, 0.2)
-        return nn.Dense(1, kernel_init=_init, name="head")(x.reshape(len(x), -1))[:, 0]
+        return nn.Dense(1, kernel_init=_INIT, name="head")(x.reshape(len(x), -1))[:, 0]
 
 
 def dcgan(
