@@ -259,6 +259,7 @@ def test_the_energy_score_does_not_hold_all_pairs():
 
 BAD = {
     "no probabilities": (lambda: brier(2 * PROBS, LABELS), "expected probabilities in [0, 1]"),
+    "two infinities": (lambda: brier(np.add(PROBS, [np.inf, -np.inf, 0, 0]), LABELS), "expected finite probs"),
     "labels outside": (lambda: log_likelihood(PROBS, LABELS + 1), "expected labels in 0, …, 3, got 4"),
     "nothing counts": (lambda: brier(PROBS, LABELS, mask=np.zeros(N, bool)), "no example that the mask keeps"),
     "no example": (lambda: mae(MEAN[:0], TARGETS[:0]), "there is no example"),
