@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bdl import calibration
 from bdl._tree_file import read_tree, write_tree
+from tests.slow import slow
 
 N, K = 400, 4
 TINY = float(np.finfo(np.float32).tiny)
@@ -19,11 +20,6 @@ CLASSES = ("temperature", "vector", "matrix", "dirichlet")
 CURVES = ("platt", "beta", "isotonic", "histogram_binning")
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
-
-
-def slow(*names):
-    """What compiles programs that no other test has."""
-    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +226,7 @@ def test_bins_without_examples_keep_their_middle():
     np.testing.assert_allclose(calibrator(np.array([0.0, 0.3, 0.5, 0.7, 1.0])), [0, 0.3, 0.5, 0.7, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*CLASSES, "beta", "isotonic", *slow("platt", "histogram_binning")])
+@pytest.mark.parametrize("name", [*CLASSES, "beta", "isotonic", slow("platt"), slow("histogram_binning")])
 def test_masked_padded_shaped_and_in_half_precision(name):
     """A mask over an image with void labels and NaN gives what the pixels that count give."""
     fit = getattr(calibration, name)
@@ -251,7 +247,7 @@ def test_masked_padded_shaped_and_in_half_precision(name):
     np.testing.assert_allclose(half, whole(np.asarray(PROBS[:20]).astype(jnp.bfloat16).astype(np.float64)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["temperature", "dirichlet", *slow("vector", "matrix", *CURVES)])
+@pytest.mark.parametrize("name", ["temperature", "dirichlet", *map(slow, ("vector", "matrix", *CURVES))])
 def test_calibrators_are_pytrees(name, tmp_path):
     fit = getattr(calibration, name)
     calibrator = fit(PROBS, LABELS)

@@ -13,6 +13,7 @@ from scipy import stats
 from bdl import conformal
 from bdl.conformal._checks import check_alpha, rank
 from tests.arrays import normals
+from tests.slow import slow
 
 SPLITS, N, K, ALPHA = 1_000, 24, 5, 0.1
 EXACT = math.ceil((1 - ALPHA) * (N + 1)) / (N + 1)  # 23 / 25
@@ -153,7 +154,7 @@ def test_class_scores_by_hand():
     assert u[0, 0] != u[1, 0]
 
 
-@pytest.mark.parametrize("randomised", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("randomised", [True, slow(False)])
 def test_sets_of_classes_keep_their_promise(randomised):
     fits = {
         "lac": lambda key, p, y: conformal.lac(p, y, alpha=ALPHA),

@@ -11,6 +11,7 @@ from bdl._family import is_family
 from bdl._hyper import draw_hypers, has_hypers
 from bdl.kl import closed_kl, drawn_kl, has_density, refuse_unbounded
 from bdl.networks import Use
+from tests.slow import slow
 
 SHAPE, S = (4, 3), 6000
 ARRAY = jnp.linspace(-0.6, 1.0, 12).reshape(SHAPE)
@@ -72,7 +73,7 @@ def refusal(family, prior):
 ALIKE = ("normal, per row", "normal, per array", "gaussian_dropout, per row", "drop_connect", "full_normal")
 
 
-@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow if f in ALIKE else ()) for f in FAMILIES])
+@pytest.mark.parametrize("family", [slow(f) if f in ALIKE else f for f in FAMILIES])
 def test_under_every_prior(family):
     leaf = FAMILIES[family](ARRAY)
     leaf = leaf.bind(USE) if hasattr(leaf, "bind") else leaf

@@ -14,6 +14,7 @@ import bdl
 from bdl import _watch
 from bdl._batches import ArrayBatches, permute, random_order
 from bdl.inference import Algorithm, StepInfo
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
@@ -171,7 +172,7 @@ def test_nested_inputs():
     assert np.isfinite(fitted.history.elbo).all()
 
 
-@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("jit", [slow(False), True])
 def test_vmap_over_keys_and_data_equals_single_fits(jit):
     keys, xs = jax.random.split(jax.random.key(7), 3), jnp.stack([X, 2 * X, X + 1])
     run = jax.vmap(lambda key, x: fit(key, data=(x, Y), num_steps=20, validation=(x, Y), evaluate_every=8))

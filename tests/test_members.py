@@ -14,6 +14,7 @@ from bdl import testing
 from bdl._outputs import draw_outputs
 from bdl.families._masksembles import fixed_masks
 from tests.arrays import normals
+from tests.slow import slow
 
 key = jax.random.key(0)
 PARAMS = {
@@ -41,9 +42,7 @@ def bound(initialiser):
     return bdl.bind(bdl.variational(PARAMS, initialiser), model, X)[0]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if "mixture" in n else ()) for n in INITIALISERS]
-)
+@pytest.mark.parametrize("name", [slow(n) if "mixture" in n else n for n in INITIALISERS])
 def test_conformance(name):
     testing.check_family(INITIALISERS[name], num_samples=8000)
     testing.check_posterior(bound(INITIALISERS[name]), PARAMS)
@@ -68,9 +67,7 @@ def test_a_member_is_the_kernel_times_its_factors():
     np.testing.assert_allclose(family.member(1), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("batch_ensemble", marks=pytest.mark.slow), "masksembles", "rank1_normal, a mixture"]
-)
+@pytest.mark.parametrize("name", [slow("batch_ensemble"), "masksembles", "rank1_normal, a mixture"])
 def test_an_example_has_the_same_member_in_every_layer(name):
     posterior = bound(INITIALISERS[name])
     # Factors of the members that cannot be confused: member k multiplies each of the two layers by 10ᵏ.
@@ -133,7 +130,7 @@ def test_rank1_factors_have_the_moments_they_say():
     np.testing.assert_allclose(covariance, 0.04, rtol=0.08)
 
 
-@pytest.mark.parametrize("name", [pytest.param("batch_ensemble", marks=pytest.mark.slow), "rank1_normal, a mixture"])
+@pytest.mark.parametrize("name", [slow("batch_ensemble"), "rank1_normal, a mixture"])
 def test_members_learn_to_differ_and_the_objective_is_no_bound(name):
     y = jnp.sin(X[:, :2])
     posterior = bdl.variational(PARAMS, INITIALISERS[name])

@@ -17,6 +17,7 @@ from bdl.metrics._calibration_error import (
 from bdl.metrics._norms import distance
 from bdl.metrics._order_statistics import order_statistics
 from bdl.metrics._reliability import Reliability, reliability
+from tests.slow import slow
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -234,7 +235,7 @@ def simulate(num, runs, num_classes=4):
     return probs, (rng.uniform(size=(runs, num, 1)) > levels).sum(-1)
 
 
-@pytest.mark.parametrize("num", [500, pytest.param(8000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [500, slow(8000)])
 def test_the_error_of_a_calibrated_simulator_is_its_noise_floor(num):
     """It falls as N^−½, and its mean over 300 draws of labels is what `calibration_noise_floor` says."""
     probs, labels = simulate(num, 300)

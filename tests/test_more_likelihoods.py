@@ -14,6 +14,7 @@ from scipy import stats
 import bdl
 from bdl import likelihoods
 from bdl.likelihoods._censored import _LOG_SURVIVAL, log_survival
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -176,7 +177,7 @@ def softmax(f):
     return np.exp(f) / np.exp(f).sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("rank", [slow(0), 2])
 def test_noisy_logits_are_the_mean_of_the_softmaxes_of_independent_noise(rank):
     """Fault guarded against: one noise for all classes (which the softmax does not see), and means of logarithms."""
     rng, draws = np.random.default_rng(1), 1_000_000
@@ -329,7 +330,7 @@ def test_nan_is_void_for_real_targets_and_whole_vectors():
     )
 
 
-@pytest.mark.parametrize("form", ["pair", pytest.param("void", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["pair", slow("void")])
 def test_masks_go_through_fit_in_batches_and_through_log_predictive(form):
     x = RNG.normal(size=(40, 5, 3)).astype(np.float32)
     length = RNG.integers(1, 6, 40)

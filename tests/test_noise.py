@@ -15,6 +15,7 @@ from bdl._family import is_family
 from bdl._paths import map_named
 from bdl.noise import find_uses, local
 from tests.arrays import filled, normals
+from tests.slow import slow
 
 S = 2000
 FAMILIES = {"dropout": bdl.families.bernoulli_dropout(rate=0.3), "normal": bdl.families.normal(scale=0.1)}
@@ -181,7 +182,7 @@ def is_quick(name, family):
 
 @pytest.mark.parametrize(
     ("name", "family"),
-    [pytest.param(n, f, marks=() if is_quick(n, f) else pytest.mark.slow) for n in NETWORKS for f in FAMILIES],
+    [(n, f) if is_quick(n, f) else slow(n, f) for n in NETWORKS for f in FAMILIES],
 )
 def test_local_noise_has_the_moments_of_shared_draws(name, family):
     apply, params, x = NETWORKS[name]()

@@ -16,6 +16,7 @@ import pytest
 import bdl
 from bdl._moments import Moments
 from tests.arrays import normals
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 X = normals(1, 6, 3)
@@ -80,7 +81,7 @@ def test_classes_split_into_expected_entropy_and_mutual_information():
     np.testing.assert_allclose(found.standard_error, p.std(0, ddof=1) / 8, rtol=1e-3)
 
 
-@pytest.mark.parametrize("model", [regression, pytest.param(classification, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [regression, slow(classification)])
 def test_chunks_batches_and_counts_do_not_change_the_draws(model):
     whole = bdl.predict(KEY, posterior, model, X, num_samples=64, chunk_size=64)
     for chunk in (1, 7):

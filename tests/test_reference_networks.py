@@ -17,6 +17,7 @@ from bdl import networks
 from bdl._paths import named_leaves
 from tests.arrays import filled, normals
 from tests.linear_vae import exact_params
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 
@@ -40,7 +41,7 @@ OPTIMIZER = bdl.inference.vi(optax.adam(1e-3))
 SLOW = ("lenet", "resnet", "resnet, filter response", "unet", "lstm")
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES])
+@pytest.mark.parametrize("case", [slow(c) if c in SLOW else c for c in CASES])
 def test_main_path(case):
     """Dropout by path into a network that has none, a Normal head, a step with local noise, and a prediction."""
     module, x, y, likelihood = CASES[case]

@@ -12,6 +12,7 @@ import bdl
 from bdl import families, likelihoods
 from bdl._moments import Moments
 from tests.arrays import normals
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 N, RNG = 5, np.random.default_rng(0)
@@ -58,9 +59,7 @@ QUICK = {
     ("censored", "normal"),
 }
 PAIRS = [
-    pytest.param(name, family, marks=[] if (name, family) in QUICK else pytest.mark.slow)
-    for name in LIKELIHOODS
-    for family in FAMILIES
+    (name, family) if (name, family) in QUICK else slow(name, family) for name in LIKELIHOODS for family in FAMILIES
 ]
 
 
@@ -118,9 +117,7 @@ def test_every_likelihood_under_every_posterior(name, family):
     assert any(moved)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "masked" else pytest.mark.slow) for n in LIKELIHOODS]
-)
+@pytest.mark.parametrize("name", [n if n == "masked" else slow(n) for n in LIKELIHOODS])
 def test_every_likelihood_passes_the_suite_of_users(name):
     likelihood, columns, y = LIKELIHOODS[name]
     bdl.testing.check_likelihood(likelihood, normals(3, N, columns), y)
