@@ -156,6 +156,9 @@ def test_variational_takes_globs_in_order_and_names_what_matches_nothing():
         bdl.variational({"a": {"kernel": jnp.ones((2, 3), jnp.int32)}}, normal)
     with pytest.raises(TypeError, match="initialiser"):
         bdl.variational(params, lambda array: "no family")
+    network = bdl.network(lambda p, x: x @ p["w"], {"w": jnp.ones((2, 1))})
+    with pytest.raises(ValueError, match="pass `network.params`"):
+        bdl.variational(bdl.Model(network, bdl.likelihoods.Normal()).network.params, normal)
 
 
 def test_posteriors_pass_their_suite_and_draws_do_not_depend_on_other_arrays():

@@ -94,7 +94,7 @@ def variational(params: Any, families: Callable[[Any], Any] | Mapping[str, Calla
             matches is a point mass. An initialiser is any function from an array to a family.
 
     Raises:
-        ValueError: a glob matches no path; the message lists the paths.
+        ValueError: a glob matches no path, and the message lists the paths; or there are no params.
         TypeError: a parameter is not a floating array, or an initialiser returned something else than a family.
 
     Example:
@@ -107,6 +107,11 @@ def variational(params: Any, families: Callable[[Any], Any] | Mapping[str, Calla
         (3, 4)
     """
     params = as_params(params)
+    if not jax.tree.leaves(params):
+        raise ValueError(
+            "variational: expected the network's weights, got no array. The network inside of a model has none: pass "
+            "`network.params` of the one that the model was made from, or `posterior.mean` of one that was fitted."
+        )
     if not isinstance(families, Mapping):
         families = {"*": families}
     chosen = match(families, named_leaves(params), "variational")
