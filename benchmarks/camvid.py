@@ -2,10 +2,13 @@
 
     python -m benchmarks.camvid --data DIR              # the four models: forty minutes on two cores
     python -m benchmarks.camvid --data DIR --sizes      # "both" on 1/4 and 1/2 of the training images as well
+    python -m benchmarks.camvid --data DIR --family normal --models epistemic both
 
 * plain: `Categorical`, point masses;
 * aleatoric: `HeteroscedasticCategorical`, whose logits have noise of a size that the network predicts for each pixel;
-* epistemic: `Categorical`, Monte Carlo dropout of the channels that enter the convolutions at the lower resolutions;
+* epistemic: `Categorical`, and a family over the kernels of the convolutions at the lower resolutions: Monte Carlo
+  dropout of the channels that enter them, or with `--family normal` mean field, whose scales are learned: around the
+  weights that the crops gave, on whole images, since from the first step on it learns far more slowly;
 * both.
 
 All have the same trunk, initial weights, batches and steps: as in the paper first on crops, which are quarters here,
@@ -13,11 +16,12 @@ then on whole images, with their mirror images and in batches of 8, by Adam with
 Void pixels count nowhere. Settings are chosen by the scores on the validation images, which are kept beside those on
 the test images.
 
-The columns: mean intersection over union of the 11 classes, accuracy, negative log-likelihood per pixel in nats,
-expected calibration error (15 bins), and the precision of the pixels that are left when the most uncertain half is
-removed, by predictive entropy. Then, as in the paper's Table 3, the mean expected entropy (aleatoric) and the variance
-over draws of the logits (epistemic), on the test images and on images of another kind: CIFAR-10's, magnified to the
-same size.
+The columns: mean intersection over union of the 11 classes, by the largest probability and by the largest probability
+under another prior, the square roots of the classes' frequencies (IoU gives the rarest class the same say as the road);
+accuracy, negative log-likelihood per pixel in nats, expected calibration error (15 bins), and the precision of the
+pixels that are left when the most uncertain half is removed, by predictive entropy. Then, as in the paper's Table 3,
+the mean expected entropy (aleatoric) and the variance over draws of the logits (epistemic), on the test images and on
+images of another kind: CIFAR-10's, magnified to the same size.
 
 DIR holds camvid_120x90.npz with x_train, x_val, x_test [N, 90, 120, 3] and labels y_train, y_val, y_test, of which 11
 is void; the folder beside it `cifar10/cifar10_test.npz`. Neither may be copied into this repository.
@@ -41,6 +45,7 @@ from benchmarks._timing import environment
 
 VOID, CLASSES, BATCH = 11, 11, 8
 MODELS = "plain", "aleatoric", "epistemic", "both"
+RANDOM = "epistemic", "both"
 
 
 class Images(NamedTuple):
@@ -67,18 +72,23 @@ def others(folder: Path, count: int) -> np.ndarray | None:
 
 
 def build(name: str, args: argparse.Namespace, images: Images) -> tuple[Any, Any]:
-    """The posterior before training and the model."""
-    noisy, random = name in ("aleatoric", "both"), name in ("epistemic", "both")
+    """Weights before training and the model."""
+    noisy = name in ("aleatoric", "both")
     heads = 2 * CLASSES if noisy else CLASSES
     network = bdl.networks.unet(jax.random.key(args.seed), images.x[:1], heads, widths=args.widths)
     likelihood = bdl.likelihoods.HeteroscedasticCategorical(10) if noisy else bdl.likelihoods.Categorical()
-    model = bdl.Model(network, bdl.likelihoods.masked(likelihood, void=VOID))
-    families: Any = bdl.families.point
-    if random:
-        # The convolutions of the lower resolutions: those with many channels, which a dropped one does not blind.
-        wide = [path for path, shape in _kernels(network.params) if shape[2] >= args.widths[-2]]
-        families = dict.fromkeys(wide, bdl.families.bernoulli_dropout(args.rate))
-    return bdl.variational(network.params, families), model
+    return network.params, bdl.Model(network, bdl.likelihoods.masked(likelihood, void=VOID))
+
+
+def families(name: str, args: argparse.Namespace, params: Any) -> Any:
+    """Those of the posterior by path, around `params`."""
+    if name not in RANDOM:
+        return bdl.families.point
+    # The convolutions of the lower resolutions: those with many channels, which a dropped one does not blind.
+    wide = [path for path, shape in _kernels(params) if shape[2] >= args.widths[-2]]
+    dropout = args.family == "dropout"
+    family = bdl.families.bernoulli_dropout(args.rate) if dropout else bdl.families.normal(args.scale)
+    return dict.fromkeys(wide, family)
 
 
 def _kernels(params: Any) -> list[tuple[str, tuple[int, ...]]]:
@@ -96,13 +106,16 @@ def quarters(images: Images) -> Images:
 
 def train(name: str, args: argparse.Namespace, images: Images) -> tuple[Any, Any, float]:
     """The fitted posterior and model, and the seconds it took."""
-    posterior, model = build(name, args, images)
+    params, model = build(name, args, images)
+    posterior = bdl.variational(params, bdl.families.point)
     mirrored = Images(*(np.concatenate([a, a[:, :, ::-1]]) for a in images))
     start = time.perf_counter()
-    for data, steps, rate in (
-        (quarters(mirrored), args.crop_steps, args.learning_rate),
-        (mirrored, args.steps, args.learning_rate / 3),
+    for whole, data, steps, rate in (
+        (False, quarters(mirrored), args.crop_steps, args.learning_rate),
+        (True, mirrored, args.steps, args.learning_rate / 3),
     ):
+        if whole == (args.family == "normal"):
+            posterior = bdl.variational(posterior.mean, families(name, args, posterior.mean))
         schedule = optax.cosine_decay_schedule(rate, steps)
         algorithm = bdl.inference.vi(optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(schedule)))
         key = jax.random.key(args.seed)
@@ -130,7 +143,9 @@ def run(name: str, args: argparse.Namespace, images: Images, validation: Images,
 
     start = time.perf_counter()
     prediction = predict(test.x)
-    result = scores(prediction, test.y) | {"validation": scores(predict(validation.x), validation.y)}
+    counts = np.bincount(images.y[images.y != VOID], minlength=CLASSES) + 1
+    result = scores(prediction, test.y, counts)
+    result["validation"] = scores(predict(validation.x), validation.y, counts)
     result |= {"images": len(images.x), "train_seconds": seconds, "predict_seconds": time.perf_counter() - start}
     result["in_data"] = split(prediction, test.y != VOID)
     strange = others(args.data, len(test.x))
@@ -140,12 +155,18 @@ def run(name: str, args: argparse.Namespace, images: Images, validation: Images,
     return result
 
 
-def scores(prediction: Any, labels: np.ndarray) -> dict[str, Any]:
-    """What is reported of the pixels that have a label; `precision` when 0 %, 10 %, ... 90 % of them are removed."""
+def scores(prediction: Any, labels: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+    """What is reported of the pixels that have a label; `precision` when 0 %, 10 %, ... 90 % of them are removed.
+
+    `counts` are those of the classes' pixels in training.
+    """
     probs, uncertainty = np.asarray(prediction.probs), np.asarray(prediction.entropy)
     seen = labels != VOID
     confusion = bdl.metrics.confusion_matrix(probs, labels, mask=seen)
     iou = np.asarray(bdl.metrics.iou(confusion, undefined=np.nan))
+    root = np.sqrt(counts)
+    shifted = bdl.data.shift_prior(probs, counts / counts.sum(), root / root.sum())
+    shifted_iou = bdl.metrics.iou(bdl.metrics.confusion_matrix(shifted, labels, mask=seen), undefined=np.nan)
     right = (probs.argmax(-1) == labels)[seen]
     order = np.argsort(uncertainty[seen], kind="stable")
     kept = [right[order[: round(len(order) * (1 - removed / 10))]].mean() for removed in range(10)]
@@ -153,6 +174,7 @@ def scores(prediction: Any, labels: np.ndarray) -> dict[str, Any]:
     return {
         "iou": float(np.nanmean(iou)),
         "iou_per_class": iou.tolist(),
+        "iou_root_prior": float(np.nanmean(shifted_iou)),
         "accuracy": float(bdl.metrics.accuracy(confusion)),
         "nll": -float(bdl.metrics.log_likelihood(np.maximum(probs, tiny), labels, mask=seen)),
         "ece": float(bdl.metrics.expected_calibration_error(probs, labels, mask=seen)),
@@ -163,14 +185,15 @@ def scores(prediction: Any, labels: np.ndarray) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     rows = [
-        "| model | images | IoU | accuracy | NLL | ECE | precision, half removed | aleatoric | epistemic "
-        "| aleatoric, other images | epistemic, other images | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| model | images | IoU | IoU, root prior | accuracy | NLL | ECE | precision, half removed "
+        "| aleatoric | epistemic | aleatoric, other images | epistemic, other images | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
         if "iou" not in result:
             continue
-        cells = [name, str(result["images"]), f"{100 * result['iou']:.1f}", f"{100 * result['accuracy']:.1f}"]
+        cells = [name, str(result["images"])]
+        cells += [f"{100 * result[k]:.1f}" if k in result else "–" for k in ("iou", "iou_root_prior", "accuracy")]
         cells += [f"{result['nll']:.3f}", f"{result['ece']:.3f}", f"{100 * result['precision'][5]:.1f}"]
         for part in ("in_data", "out_of_data"):
             split = result.get(part)
@@ -180,12 +203,18 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def _label(name: str, args: argparse.Namespace) -> str:
+    return f"{name}, {args.family}" if name in RANDOM and args.family != "dropout" else name
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _command.parser(__doc__, "camvid_120x90")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
     parser.add_argument("--sizes", action="store_true", help="the last model on 1/4 and 1/2 of the images as well")
     parser.add_argument("--widths", type=int, nargs="+", default=(16, 32, 64), help="channels, default: %(default)s")
+    parser.add_argument("--family", choices=("dropout", "normal"), default="dropout", help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=0.05, help="of dropout, default: %(default)s")
+    parser.add_argument("--scale", type=float, default=0.01, help="of the Normals at first, default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="default: %(default)s")
     parser.add_argument("--clip", type=float, default=1e6, help="norm of the gradient, default: %(default)s")
     parser.add_argument("--crop-steps", type=int, default=4_000, help="on quarters of images, default: %(default)s")
@@ -208,15 +237,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     images, *held_out = (read(args.data, part) for part in ("train", "val", "test"))
     if args.fast:
         images, *held_out = (Images(*(a[:8] for a in part)) for part in (images, *held_out))
-    jobs = {name: (name, images) for name in args.models}
+    jobs = {_label(name, args): (name, images) for name in args.models}
     if args.sizes:
         for part in (4, 2):
             # Every fourth or second image: the sequences are films, whose neighbours look alike.
-            jobs[f"{args.models[-1]}, 1/{part}"] = args.models[-1], Images(*(a[::part] for a in images))
-    chosen = "widths", "rate", "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"
-    settings = _command.settings(args, *chosen)
+            label = f"{_label(args.models[-1], args)}, 1/{part}"
+            jobs[label] = args.models[-1], Images(*(a[::part] for a in images))
     for label, (name, some) in jobs.items():
-        if results.has(label, settings):
+        chosen = ["widths", "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"]
+        chosen += [{"dropout": "rate", "normal": "scale"}[args.family]] if name in RANDOM else []
+        if results.has(label, _command.settings(args, *chosen)):
             print(f"{label}: already in {results.file}")
             continue
         results[label] = run(name, args, some, *held_out)
