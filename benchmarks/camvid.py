@@ -2,7 +2,7 @@
 
     python -m benchmarks.camvid --data DIR              # the four models: forty minutes on two cores
     python -m benchmarks.camvid --data DIR --sizes      # "both" on 1/4 and 1/2 of the training images as well
-    python -m benchmarks.camvid --data DIR --family normal --models epistemic both
+    python -m benchmarks.camvid --data DIR --family normal
 
 * plain: `Categorical`, point masses;
 * aleatoric: `HeteroscedasticCategorical`, whose logits have noise of a size that the network predicts for each pixel;
@@ -203,10 +203,6 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _label(name: str, args: argparse.Namespace) -> str:
-    return f"{name}, {args.family}" if name in RANDOM and args.family != "dropout" else name
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _command.parser(__doc__, "camvid_120x90")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all four")
@@ -221,7 +217,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=500, help="on whole images, after these; default: %(default)s")
     parser.add_argument("--draws", type=int, default=50, help="of the weights at prediction, default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder of camvid.json; what is in it is not run again")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of camvid.json or camvid_normal.json; what is there is not run again",
+    )
     parser.add_argument("--fast", action="store_true", help="few steps, 8 images, 2 draws: does it run?")
     args = _command.parse(parser, argv)
     if args.fast:
@@ -232,21 +232,22 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run what the command line asks for, save after every model, print the table."""
     args = _arguments(argv)
-    results = _command.Results(args.output, "camvid.json")
+    results = _command.Results(args.output, "camvid.json" if args.family == "dropout" else "camvid_normal.json")
     results["environment"] = environment()
     images, *held_out = (read(args.data, part) for part in ("train", "val", "test"))
     if args.fast:
         images, *held_out = (Images(*(a[:8] for a in part)) for part in (images, *held_out))
-    jobs = {_label(name, args): (name, images) for name in args.models}
+    seed = f", seed {args.seed}" if args.seed else ""
+    jobs = {name + seed: (name, images) for name in args.models}
     if args.sizes:
         for part in (4, 2):
             # Every fourth or second image: the sequences are films, whose neighbours look alike.
-            label = f"{_label(args.models[-1], args)}, 1/{part}"
-            jobs[label] = args.models[-1], Images(*(a[::part] for a in images))
+            jobs[f"{args.models[-1]}, 1/{part}{seed}"] = args.models[-1], Images(*(a[::part] for a in images))
+    size = {"dropout": "rate", "normal": "scale"}[args.family]
+    chosen = "widths", size, "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"
+    settings = _command.settings(args, *chosen)
     for label, (name, some) in jobs.items():
-        chosen = ["widths", "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"]
-        chosen += [{"dropout": "rate", "normal": "scale"}[args.family]] if name in RANDOM else []
-        if results.has(label, _command.settings(args, *chosen)):
+        if results.has(label, settings):
             print(f"{label}: already in {results.file}")
             continue
         results[label] = run(name, args, some, *held_out)
