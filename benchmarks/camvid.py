@@ -7,14 +7,14 @@
 * plain: `Categorical`, point masses;
 * aleatoric: `HeteroscedasticCategorical`, whose logits have noise of a size that the network predicts for each pixel;
 * epistemic: `Categorical`, and a family over the kernels of the convolutions at the lower resolutions: Monte Carlo
-  dropout of the channels that enter them, or with `--family normal` mean field, whose scales are learned: around the
-  weights that the crops gave, on whole images, since from the first step on it learns far more slowly;
+  dropout of the channels that enter them, or with `--family normal` mean field around the weights that the crops
+  gave, on whole images;
 * both.
 
 All have the same trunk, initial weights, batches and steps: as in the paper first on crops, which are quarters here,
 then on whole images, with their mirror images and in batches of 8, by Adam with a cosine-decayed learning rate.
-Void pixels count nowhere. Settings are chosen by the scores on the validation images, which are kept beside those on
-the test images.
+Void pixels count nowhere. The scores on the validation images are kept beside those on the test images. The rate and
+the scale were chosen by the former; that Normals come late, and the root of the prior, with both in view.
 
 The columns: mean intersection over union of the 11 classes, by the largest probability and by the largest probability
 under another prior, the square roots of the classes' frequencies (IoU gives the rarest class the same say as the road);
@@ -114,7 +114,7 @@ def train(name: str, args: argparse.Namespace, images: Images) -> tuple[Any, Any
         (False, quarters(mirrored), args.crop_steps, args.learning_rate),
         (True, mirrored, args.steps, args.learning_rate / 3),
     ):
-        if whole == (args.family == "normal"):
+        if whole == (args.family == "normal"):  # dropout before the crops, Normals after them
             posterior = bdl.variational(posterior.mean, families(name, args, posterior.mean))
         schedule = optax.cosine_decay_schedule(rate, steps)
         algorithm = bdl.inference.vi(optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(schedule)))
@@ -243,8 +243,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for part in (4, 2):
             # Every fourth or second image: the sequences are films, whose neighbours look alike.
             jobs[f"{args.models[-1]}, 1/{part}{seed}"] = args.models[-1], Images(*(a[::part] for a in images))
-    size = {"dropout": "rate", "normal": "scale"}[args.family]
-    chosen = "widths", size, "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"
+    noise = {"dropout": "rate", "normal": "scale"}[args.family]
+    chosen = "widths", noise, "learning_rate", "clip", "crop_steps", "steps", "draws", "seed"
     settings = _command.settings(args, *chosen)
     for label, (name, some) in jobs.items():
         if results.has(label, settings):
